@@ -1,0 +1,50 @@
+//! Endpoints that are no storage: creating reviews, tokens, bindings and evictions, and whatever
+//! takes over the connection (logs, exec, attach, port-forward, proxy).
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::Config;
+use crate::error::ApiError;
+use crate::http::{Request, Response};
+use crate::registry::{Context, Registry};
+use crate::request_info::RequestInfo;
+
+/// POST of an object that is answered, not stored.
+#[async_trait::async_trait]
+pub trait Action: Send + Sync + 'static {
+    /// `object` is decoded and defaulted; authorization and mutating admission have passed.
+    /// The answer is sent with 201.
+    async fn create(&self, cx: &Context, object: Value) -> Result<Value, ApiError>;
+}
+
+/// Takes the whole request (streams, upgrades). Any method.
+#[async_trait::async_trait]
+pub trait Connector: Send + Sync + 'static {
+    /// Authorization has passed (verb `get` or `create`), connect admission has not: use
+    /// `cx.registry.admission()`. `request` is as it came in, its `OnUpgrade` untouched.
+    async fn connect(
+        &self,
+        cx: Context,
+        info: RequestInfo,
+        request: Request,
+    ) -> Result<Response, ApiError>;
+}
+
+/// How a virtual endpoint answers.
+#[derive(Clone)]
+pub enum Endpoint {
+    /// See [`Action`].
+    Action(Arc<dyn Action>),
+    /// See [`Connector`].
+    Connector(Arc<dyn Connector>),
+}
+
+/// `(group, resource, subresource or "")` and who answers. Looked up before the generic registry.
+pub type Endpoints = Vec<((&'static str, &'static str, &'static str), Endpoint)>;
+
+/// All virtual endpoints.
+pub fn build(_config: &Config, _registry: &Registry) -> Endpoints {
+    Vec::new()
+}
