@@ -31,10 +31,16 @@ pub mod v3lockpb {
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }
-/// Replicated commands and peer traffic of the store.
-pub mod raft {
-    tonic::include_proto!("pintle.raft.v1");
+/// Our own packages, nested as their names are, because generated code refers to others by depth.
+pub mod pintle {
+    pub mod raft {
+        pub mod v1 {
+            tonic::include_proto!("pintle.raft.v1");
+        }
+    }
 }
+/// Replicated commands and peer traffic of the store.
+pub use pintle::raft::v1 as raft;
 /// The container runtime interface, v1.
 pub mod cri {
     tonic::include_proto!("runtime.v1");
