@@ -1,7 +1,7 @@
 //! What a kind adds to the generic registry.
 //!
-//! Order of a create: decode → machinery's defaults → admission (mutating) → [`Strategy::prepare_for_create`]
-//! → generic metadata (uid, creationTimestamp, generation) → validation (machinery's, then
+//! Order of a create: decode → machinery's defaults → admission (mutating) → generic metadata (name, uid,
+//! creationTimestamp, generation) → [`Strategy::prepare_for_create`] → validation (machinery's, then
 //! [`Strategy::validate`]) → [`Strategy::warnings`] → admission (validating) → [`Strategy::begin_create`]
 //! → store → [`Strategy::after_create`]. Updates likewise, inside a loop that retries on conflict,
 //! so everything before the store must be repeatable.
@@ -111,6 +111,17 @@ pub trait Strategy: Send + Sync + 'static {
     /// How a delete proceeds: pods stay until their node confirms, unless they never got one.
     fn grace(&self, _cx: &Context, _object: &Value, _options: &DeleteOptions) -> Grace {
         Grace::Immediately
+    }
+
+    /// Adds to an object whose deletion begins, beside its deletionTimestamp (namespaces: the phase
+    /// `Terminating`).
+    fn begin_deletion(&self, _cx: &Context, _object: &mut Value) {}
+
+    /// Whether something other than `metadata.finalizers` keeps a deleted object from being removed
+    /// (namespaces: `spec.finalizers`). Such an object gets its deletionTimestamp and stays; it is
+    /// removed by the update, through whatever subresource, after which nothing holds it any more.
+    fn is_held(&self, _cx: &Context, _object: &Value) -> bool {
+        false
     }
 
     /// Whether PUT of an object that does not exist creates it.
