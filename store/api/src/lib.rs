@@ -6,6 +6,7 @@
 
 mod error;
 mod key_range;
+pub mod memory;
 mod watch;
 
 pub use error::{ReadError, Rejection, WatchError, WriteError};
