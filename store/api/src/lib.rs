@@ -10,7 +10,7 @@ pub mod memory;
 mod watch;
 
 pub use error::{ReadError, Rejection, WatchError, WriteError};
-pub use key_range::KeyRange;
+pub use key_range::{KeyRange, prefix_end};
 pub use pintle_proto::{etcdserverpb as pb, mvccpb};
 pub use watch::{WatchItem, WatchStream};
 

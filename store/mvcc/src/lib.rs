@@ -14,7 +14,7 @@
 //!
 //! | column family | key | value |
 //! |---|---|---|
-//! | `current` | key | newest [`Record`](keyspace::Record) of a living key |
+//! | `current` | key | newest record of a living key: revisions, version, lease, value |
 //! | `history` | key, revision that ended it | a record that was superseded or deleted |
 //! | `log` | revision, position in it | put or delete, key |
 //! | `lease` | lease id | granted and checkpointed time to live |
@@ -35,13 +35,21 @@
 //! only below [`Reader::flushed_meta`], and compaction may drop only what was below the
 //! *flushed* compact floor: replay must find what the first run found.
 
+mod batch;
+mod database;
+mod events;
 mod fault;
+mod hash;
+mod keyspace;
 mod lessor;
 mod mvcc;
 mod options;
 mod outcome;
+mod overlay;
+mod range;
 mod reader;
 pub mod validate;
+mod view;
 
 pub use fault::{Fault, QueryError};
 pub use lessor::{Lessor, LessorConfig, Renewal};

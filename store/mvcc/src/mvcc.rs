@@ -1,14 +1,23 @@
 //! The owner of the state: applies the committed log, one batch at a time.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::batch::Batch;
+use crate::database::{Database, Generations};
+use crate::keyspace::{Family, Head, head};
 use crate::{Applied, Entry, Fault, Options, Reader};
 
 /// The one writer of a member's state. Not cloneable; readers are ([`Mvcc::reader`]).
 #[derive(Debug)]
 pub struct Mvcc {
+    generations: Generations,
+    options: Options,
+    database: Arc<Database>,
+    head: Head,
+    applied: Option<Bytes>,
     reader: Reader,
 }
 
@@ -16,8 +25,11 @@ impl Mvcc {
     /// Opens the state under `root`, or makes an empty one. `root` is a folder of its own: it
     /// holds the active database and, around a snapshot install, the next one.
     pub fn open(root: impl AsRef<Path>, options: Options) -> Result<Self, Fault> {
-        let _ = (root, options);
-        unimplemented!()
+        let generations = Generations::open(root.as_ref())?;
+        let database = Arc::new(Database::open(&generations.active(), &options)?);
+        let (head, applied) = database.load()?;
+        let reader = Reader::new(Arc::clone(&database));
+        Ok(Self { generations, options, database, head, applied, reader })
     }
 
     /// A handle for everybody who only reads; stays valid over [`Mvcc::install`].
@@ -25,25 +37,44 @@ impl Mvcc {
         self.reader.clone()
     }
 
-    /// The bytes that the newest apply was given as `applied`; `None` on a fresh state. The
-    /// server replays its log from there.
-    pub fn applied_meta(&self) -> Result<Option<Bytes>, Fault> {
-        unimplemented!()
+    /// The bytes that the newest apply was given as `applied`; `None` on a fresh state. After
+    /// [`Mvcc::open`], the server replays its log from there.
+    pub fn applied_meta(&self) -> Option<Bytes> {
+        self.applied.clone()
     }
 
     /// Applies committed log entries in one atomic write, together with `applied`: the server's
     /// opaque bytes (last applied log id, membership). May be called without commands, to record
-    /// a new `applied` alone. After an error the state on disk is unknown: stop, reopen, replay.
+    /// a new `applied` alone. After a fault nothing of the batch is visible: stop, reopen, replay.
     pub fn apply(&mut self, entries: &[Entry<'_>], applied: Bytes) -> Result<Applied, Fault> {
-        let _ = (entries, applied);
-        unimplemented!()
+        let mut batch = Batch::new(&self.database, self.head);
+        let mut outcomes = Vec::with_capacity(entries.iter().map(|e| e.commands.len()).sum());
+        for entry in entries {
+            for command in entry.commands {
+                outcomes.push(batch.command(command, entry.term)?);
+            }
+        }
+        let (mut write, head, events) = batch.finish();
+        write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
+        self.database.write(write)?;
+        self.database.publish(&head);
+        self.head = head;
+        self.applied = Some(applied);
+        Ok(Applied { outcomes, events })
     }
 
     /// Replaces the whole state by a checkpoint's ([`Reader::checkpoint`]), which is moved away
     /// from `from` (same file system) or copied. Existing readers see the new state at once;
-    /// reads under way finish on the old one.
+    /// reads under way finish on the old one, which is removed after the last of them.
     pub fn install(&mut self, from: &Path) -> Result<(), Fault> {
-        let _ = from;
-        unimplemented!()
+        let path = self.generations.stage(from)?;
+        let database = Arc::new(Database::open(&path, &self.options)?);
+        let (head, applied) = database.load()?;
+        self.generations.activate()?;
+        let old = std::mem::replace(&mut self.database, Arc::clone(&database));
+        (self.head, self.applied) = (head, applied);
+        self.reader.replace(database);
+        old.retire();
+        Ok(())
     }
 }

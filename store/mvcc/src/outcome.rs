@@ -46,3 +46,8 @@ pub struct Applied {
     /// For the watch hub, ascending; revisions only exist where something changed.
     pub events: Vec<RevisionEvents>,
 }
+
+/// The part of a response header that the state knows.
+pub(crate) fn header(revision: i64) -> Option<pb::ResponseHeader> {
+    Some(pb::ResponseHeader { revision, ..Default::default() })
+}

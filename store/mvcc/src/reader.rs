@@ -1,15 +1,27 @@
 //! Reads of the state, concurrent with apply.
+//!
+//! Every read takes one RocksDB snapshot and the head that was written with it, so what it answers
+//! is the state after some whole batch. Reads of old revisions look at the flushed floor once
+//! more when they are done: only what lay above it is certain to have been there throughout.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use pintle_store_api::{KeyRange, LeaseId, Revision, mvccpb, pb};
+use pintle_store_api::{KeyRange, LeaseId, Rejection, Revision, mvccpb, pb};
 
-use crate::{Fault, QueryError};
+use crate::batch::Batch;
+use crate::database::Database;
+use crate::keyspace::{Family, Head, head, lease};
+use crate::view::{Snapshot, View};
+use crate::{Fault, QueryError, events, hash, range, validate};
 
 /// Reads a consistent state while apply goes on. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Reader {}
+pub struct Reader {
+    database: Arc<ArcSwap<Database>>,
+}
 
 /// A lease as it is replicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +54,8 @@ pub struct EventQuery {
 pub struct CatchUp {
     /// In revision order, only complete revisions.
     pub events: Vec<mvccpb::Event>,
-    /// Nothing of the range up to here is missing; continue at the next one.
+    /// Nothing of the range up to here is missing; continue at the next one. It always moves on,
+    /// also when no event of the range was met.
     pub through: Revision,
 }
 
@@ -56,95 +69,189 @@ pub struct CheckpointInfo {
 }
 
 impl Reader {
+    pub(crate) fn new(database: Arc<Database>) -> Self {
+        Self { database: Arc::new(ArcSwap::new(database)) }
+    }
+
+    pub(crate) fn replace(&self, database: Arc<Database>) {
+        self.database.store(database);
+    }
+
     /// The newest applied revision; 1 on a fresh state.
     pub fn current_revision(&self) -> Revision {
-        unimplemented!()
+        Revision(self.database.load().revision())
     }
 
     /// The compact floor: revisions below it are gone. −1 when nothing was ever compacted, as in etcd.
-    pub fn compact_revision(&self) -> Revision {
-        unimplemented!()
+    pub fn compact_revision(&self) -> Result<Revision, Fault> {
+        Ok(Revision(self.head()?.floor))
     }
 
     /// Answers a range request from one consistent state. `header.revision` is filled.
     pub fn range(&self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, QueryError> {
-        let _ = request;
-        unimplemented!()
+        self.at_snapshot(|database, snapshot, head| {
+            let view = View::at_snapshot(database, snapshot, head);
+            let answer = range::range(&view, request)?;
+            still_there(database, request.revision)?;
+            Ok(answer)
+        })
     }
 
     /// Answers a transaction without writes ([`crate::validate::is_read_only`]); one with
     /// writes is refused.
     pub fn txn(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, QueryError> {
-        let _ = request;
-        unimplemented!()
+        if !validate::is_read_only(request) {
+            return Err(not_read_only().into());
+        }
+        self.at_snapshot(|database, snapshot, head| {
+            let answer = Batch::at_snapshot(database, snapshot, head).txn(request)?;
+            oldest_read(request).map_or(Ok(()), |oldest| still_there(database, oldest))?;
+            Ok(answer)
+        })
     }
 
     /// Events of a range from history, for a watcher that is behind the hub's ring.
-    /// [`Rejection::Compacted`](pintle_store_api::Rejection::Compacted) when `from` is below the floor.
+    /// [`Rejection::Compacted`] when `from` is below the floor.
     pub fn events(&self, query: &EventQuery) -> Result<CatchUp, QueryError> {
-        let _ = query;
-        unimplemented!()
+        self.at_snapshot(|database, snapshot, head| {
+            let view = View::at_snapshot(database, snapshot, head);
+            let result = events::catch_up(&view, query);
+            // Also explains a record that was not found.
+            still_there(database, query.from.0)?;
+            result
+        })
     }
 
     /// One lease.
     pub fn lease(&self, id: LeaseId) -> Result<Option<Lease>, Fault> {
-        let _ = id;
-        unimplemented!()
+        let database = self.database.load();
+        let family = database.family(Family::Lease);
+        let stored = database.db().get_pinned_cf(family, lease::key(id.0))?;
+        stored.map(|stored| Ok(Lease::new(id.0, lease::decode(&stored)?))).transpose()
     }
 
     /// All leases, by id.
     pub fn leases(&self) -> Result<Vec<Lease>, Fault> {
-        unimplemented!()
+        let database = self.database.load();
+        let mut stored = database.db().raw_iterator_cf(database.family(Family::Lease));
+        stored.seek_to_first();
+        let mut leases = Vec::new();
+        while let Some((key, value)) = stored.item() {
+            leases.push(Lease::new(lease::id(key)?, lease::decode(value)?));
+            stored.next();
+        }
+        stored.status()?;
+        Ok(leases)
     }
 
     /// The keys that go when the lease goes, in key order.
     pub fn lease_keys(&self, id: LeaseId) -> Result<Vec<Bytes>, Fault> {
-        let _ = id;
-        unimplemented!()
+        let database = self.database.load();
+        let snapshot = database.db().snapshot();
+        View::at_snapshot(&database, &snapshot, Head::default()).lease_keys(id.0)
     }
 
     /// A hash of everything readable between the floor and `revision` (0: the current one). Equal
     /// on all members that have the same floor. Reads the whole state: call it off the hot paths.
     pub fn hash_kv(&self, revision: Revision) -> Result<pb::HashKvResponse, QueryError> {
-        let _ = revision;
-        unimplemented!()
+        loop {
+            let answer = self.at_snapshot(|database, snapshot, head| {
+                let view = View::at_snapshot(database, snapshot, head);
+                hash::hash_kv(&view, revision.0)
+            })?;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+        }
     }
 
     /// Bytes that the database takes: files and unflushed buffers.
     pub fn db_size(&self) -> Result<u64, Fault> {
-        unimplemented!()
+        self.database.load().size()
     }
 
     /// Bytes of living keys and values: what a quota should count. The same on every member.
     pub fn live_bytes(&self) -> Result<u64, Fault> {
-        unimplemented!()
+        Ok(self.head()?.bytes.unsigned_abs())
     }
 
     /// The number of living keys.
     pub fn key_count(&self) -> Result<u64, Fault> {
-        unimplemented!()
+        Ok(self.head()?.keys.unsigned_abs())
     }
 
     /// Writes what is only in memory to disk. Blocks on I/O; apply goes on meanwhile.
     pub fn flush(&self) -> Result<(), Fault> {
-        unimplemented!()
+        self.database.load().flush()
     }
 
     /// The `applied` bytes that a crash now would come back to; `None` before the first flush.
     pub fn flushed_meta(&self) -> Result<Option<Bytes>, Fault> {
-        unimplemented!()
+        let (_, applied) = self.database.load().flushed()?;
+        Ok(applied)
     }
 
     /// Removes what lies below the floor from disk, and returns when that is done: for
     /// `CompactionRequest.physical` and for a background task after each compaction. Blocks on I/O.
     pub fn compact_physically(&self) -> Result<(), Fault> {
-        unimplemented!()
+        self.database.load_full().remove_below_floor()
     }
 
     /// Writes a complete copy of the state into the new folder `dir`, by hard links where it can.
     /// Apply goes on meanwhile; the answer says what the copy holds.
     pub fn checkpoint(&self, dir: &Path) -> Result<CheckpointInfo, Fault> {
-        let _ = dir;
-        unimplemented!()
+        self.database.load_full().checkpoint(dir)
     }
+
+    fn head(&self) -> Result<Head, Fault> {
+        Ok(self.database.load().load()?.0)
+    }
+
+    fn at_snapshot<T>(
+        &self,
+        read: impl FnOnce(&Database, &Snapshot<'_>, Head) -> Result<T, QueryError>,
+    ) -> Result<T, QueryError> {
+        let database = self.database.load();
+        let snapshot = database.db().snapshot();
+        let stored = snapshot.get_pinned_cf(database.family(Family::Meta), head::KEY)?;
+        let head = match &stored {
+            Some(stored) => Head::decode(stored)?.0,
+            None => Head::default(),
+        };
+        read(&database, &snapshot, head)
+    }
+}
+
+impl Lease {
+    fn new(id: i64, record: lease::LeaseRecord) -> Self {
+        let lease::LeaseRecord { granted_ttl, remaining_ttl } = record;
+        Self { id: LeaseId(id), granted_ttl, remaining_ttl }
+    }
+}
+
+/// Whether everything that a read at `revision` needed was there until now.
+fn still_there(database: &Database, revision: i64) -> Result<(), Rejection> {
+    let floor = database.flushed_floor();
+    if revision > 0 && revision < floor {
+        return Err(Rejection::Compacted(Revision(floor)));
+    }
+    Ok(())
+}
+
+/// The oldest revision that any range of the transaction asks for.
+fn oldest_read(request: &pb::TxnRequest) -> Option<i64> {
+    use pb::request_op::Request;
+    let ops = request.success.iter().chain(&request.failure);
+    let revisions = ops.filter_map(|op| match op.request.as_ref()? {
+        Request::RequestRange(range) => Some(range.revision).filter(|revision| *revision > 0),
+        Request::RequestTxn(nested) => oldest_read(nested),
+        Request::RequestPut(_) | Request::RequestDeleteRange(_) => None,
+    });
+    revisions.min()
+}
+
+fn not_read_only() -> Rejection {
+    const INVALID_ARGUMENT: i32 = 3;
+    let message = "etcdserver: a transaction with writes is not a read".to_owned();
+    Rejection::Other { code: INVALID_ARGUMENT, message }
 }

@@ -1,0 +1,193 @@
+//! One RocksDB with the column families of [`Family`], and what is asked of it as a whole:
+//! flush, checkpoint, removal below the floor, sizes.
+
+mod floor_filter;
+mod generations;
+mod tuning;
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use bytes::Bytes;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, FlushOptions, ReadOptions, ReadTier,
+    WriteBatch, WriteOptions, properties,
+};
+
+pub(crate) use generations::Generations;
+
+use crate::keyspace::{Family, Head, head, log};
+use crate::{CheckpointInfo, Fault, Options};
+use floor_filter::FloorFilterFactory;
+use pintle_store_api::Revision;
+
+/// An open database. Dropping the last reference closes it, and removes it if it was retired.
+pub(crate) struct Database {
+    db: DB,
+    /// The newest revision, published after its batch was written.
+    revision: AtomicI64,
+    /// The floor that a crash now would come back to: what compaction filters go by.
+    flushed_floor: Arc<AtomicI64>,
+    /// Declared last: it is dropped when `db` is closed.
+    folder: Folder,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("path", &self.folder.path).finish_non_exhaustive()
+    }
+}
+
+/// The database's folder, removed on drop once it was retired.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    retired: AtomicBool,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.retired.load(Ordering::Acquire)
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a replaced state could not be removed");
+        }
+    }
+}
+
+impl Database {
+    /// Opens, or makes an empty one.
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Self, Fault> {
+        let flushed_floor = Arc::new(AtomicI64::new(-1));
+        let tuning = tuning::Tuning::new(options);
+        let families = Family::ALL.map(|family| {
+            let mut options = tuning.family(family);
+            if let Some(factory) = FloorFilterFactory::for_family(family, &flushed_floor) {
+                options.set_compaction_filter_factory(factory);
+            }
+            ColumnFamilyDescriptor::new(family.name(), options)
+        });
+        let db = DB::open_cf_descriptors(&tuning.database(), path, families)?;
+        let folder = Folder { path: path.to_owned(), retired: AtomicBool::new(false) };
+        let database = Self { db, revision: AtomicI64::new(1), flushed_floor, folder };
+        let (head, _) = database.load()?;
+        database.publish(&head);
+        database.flushed()?;
+        Ok(database)
+    }
+
+    pub(crate) fn db(&self) -> &DB {
+        &self.db
+    }
+
+    pub(crate) fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("open makes every family and none is dropped")
+    }
+
+    /// The newest head and the server's bytes that came with it.
+    pub(crate) fn load(&self) -> Result<(Head, Option<Bytes>), Fault> {
+        self.load_with(&ReadOptions::default())
+    }
+
+    fn load_with(&self, options: &ReadOptions) -> Result<(Head, Option<Bytes>), Fault> {
+        let meta = self.family(Family::Meta);
+        match self.db.get_pinned_cf_opt(meta, head::KEY, options)? {
+            None => Ok((Head::default(), None)),
+            Some(stored) => {
+                let (head, applied) = Head::decode(&stored)?;
+                Ok((head, Some(Bytes::copy_from_slice(applied))))
+            }
+        }
+    }
+
+    /// Writes one batch, atomically, into memory.
+    pub(crate) fn write(&self, batch: WriteBatch) -> Result<(), Fault> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        Ok(self.db.write_opt(batch, &options)?)
+    }
+
+    /// Makes the revision of a written head known to [`Database::revision`].
+    pub(crate) fn publish(&self, head: &Head) {
+        self.revision.store(head.revision, Ordering::Release);
+    }
+
+    pub(crate) fn revision(&self) -> i64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Entries needed only below this may have been removed already. A reader of an old revision
+    /// looks here *after* reading: what it found counts only if its revision was not below.
+    pub(crate) fn flushed_floor(&self) -> i64 {
+        self.flushed_floor.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn flush(&self) -> Result<(), Fault> {
+        let families = Family::ALL.map(|family| self.family(family));
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families.each_ref().map(|family| *family), &options)?;
+        self.flushed().map(drop)
+    }
+
+    /// What is on disk, whoever flushed it; tells the compaction filters its floor.
+    pub(crate) fn flushed(&self) -> Result<(Head, Option<Bytes>), Fault> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::Persisted);
+        let (head, applied) = self.load_with(&options)?;
+        self.flushed_floor.fetch_max(head.floor, Ordering::AcqRel);
+        Ok((head, applied))
+    }
+
+    /// Removes what lies below the floor. Whole files of `log` go at once; the rest is rewritten.
+    pub(crate) fn remove_below_floor(&self) -> Result<(), Fault> {
+        self.flush()?;
+        let floor = self.flushed_floor();
+        if floor < 0 {
+            return Ok(());
+        }
+        let log = self.family(Family::Log);
+        let last = log::key(floor - 1, u32::MAX);
+        self.db.delete_file_in_range_cf(log, log::key(0, 0), last)?;
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        self.db.compact_range_cf_opt(log, None::<&[u8]>, Some(last), &options);
+        let history = self.family(Family::History);
+        self.db.compact_range_cf_opt(history, None::<&[u8]>, None::<&[u8]>, &options);
+        Ok(())
+    }
+
+    /// Bytes in files and in memory.
+    pub(crate) fn size(&self) -> Result<u64, Fault> {
+        let mut size = 0;
+        for family in Family::ALL {
+            for property in [properties::LIVE_SST_FILES_SIZE, properties::CUR_SIZE_ALL_MEM_TABLES] {
+                size += self.db.property_int_value_cf(self.family(family), property)?.unwrap_or(0);
+            }
+        }
+        Ok(size)
+    }
+
+    /// Writes a copy into the new folder `dir`.
+    pub(crate) fn checkpoint(&self, dir: &Path) -> Result<CheckpointInfo, Fault> {
+        Checkpoint::new(&self.db)?.create_checkpoint(dir)?;
+        let names = Family::ALL.map(Family::name);
+        let copy = DB::open_cf_for_read_only(&rocksdb::Options::default(), dir, names, false)?;
+        let meta = copy.cf_handle(Family::Meta.name()).expect("opened by this name");
+        let Some(stored) = copy.get_pinned_cf(meta, head::KEY)? else {
+            return Ok(CheckpointInfo { applied: Bytes::new(), revision: Revision(1) });
+        };
+        let (head, applied) = Head::decode(&stored)?;
+        let applied = Bytes::copy_from_slice(applied);
+        Ok(CheckpointInfo { applied, revision: Revision(head.revision) })
+    }
+
+    /// Another database took its place: remove it when its last reader is gone.
+    pub(crate) fn retire(&self) {
+        self.folder.retired.store(true, Ordering::Release);
+    }
+}
