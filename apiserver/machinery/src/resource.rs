@@ -14,7 +14,9 @@ use crate::table::ColumnDefinition;
 
 mod builtin;
 mod mapper;
+mod subresources;
 
+pub(crate) use builtin::rows;
 pub use builtin::{builtin, group_priority};
 pub use mapper::RestMapper;
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 mod builtin;
 mod crd;
 mod defaulting;
+mod parse;
 mod prune;
 mod value_validation;
 
@@ -166,6 +167,11 @@ impl Definitions {
     /// All definitions in name order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Schema)> {
         self.map.iter()
+    }
+
+    /// The name of the definition that is the body of `gvk`.
+    pub fn by_gvk(&self, gvk: &crate::GroupVersionKind) -> Option<&Arc<str>> {
+        self.map.iter().find(|(_, schema)| schema.gvks.contains(gvk)).map(|(name, _)| name)
     }
 
     /// A view of the definition called `name`; of anything when there is none.

@@ -1,6 +1,7 @@
 //! Validation of objects: metadata, common kinds, immutable fields.
 use crate::{ErrorList, Resource};
 use serde_json::Value;
+pub mod names;
 /// Validates an object to be created.
 pub fn validate_create(object: &Value, resource: &Resource) -> ErrorList {
     let _ = (object, resource);
