@@ -1,0 +1,8 @@
+//! The state from outside: against a naive model, over crashes, and as golden transcripts.
+
+mod concurrency;
+mod lifecycle;
+mod model;
+mod replay;
+mod strategy;
+mod transcripts;
