@@ -1,0 +1,44 @@
+# Pintle: `make up` starts a cluster, `make test` proves it. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ENV := . scripts/env.sh &&
+TARGET = $${CARGO_TARGET_DIR:-target}
+
+.PHONY: help setup build demo up down verify fix unit e2e test bench
+
+help: ## List what there is
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
+
+setup: ## Install what a fresh Debian machine lacks; builds RocksDB once
+	@scripts/setup
+
+build: setup demo ## Build the release binary
+	@$(ENV) cargo build --release -p pintle
+
+demo: setup ## Build the static binary of the project's own images
+	@$(ENV) cargo rustc --release -p pintle-demo --bin pintle-demo -- -C target-feature=+crt-static -C relocation-model=static
+
+up: build ## Start a cluster on this machine: three members, one node
+	@$(ENV) $(TARGET)/release/pintle up --detach
+
+down: ## Stop it; the data stays
+	@$(ENV) $(TARGET)/release/pintle down
+
+verify: setup ## Check format and lints; changes nothing
+	@$(ENV) cargo fmt --all --check
+	@$(ENV) cargo clippy --release --workspace --all-targets -- -D warnings
+
+fix: setup ## Format, and apply what clippy can mend
+	@$(ENV) cargo fmt --all
+	@$(ENV) cargo clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
+
+unit: build ## Unit, property, golden and integration tests, without the cluster of `e2e`
+	@$(ENV) cargo test --release --workspace --exclude pintle-e2e
+
+e2e: build ## The end-to-end test: real kubectl, etcdctl and containerd, and a short run of faults
+	@$(ENV) PINTLE=$$(realpath $(TARGET)/release/pintle) cargo test --release -p pintle-e2e -- --nocapture
+
+test: verify unit e2e ## Everything that CI runs
+
+bench: build ## The micro benches
+	@$(ENV) cargo bench -p pintle-benches
