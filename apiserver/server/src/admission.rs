@@ -3,6 +3,18 @@
 //! For every write the registry runs all `admit` in order, then the strategy's validation, then
 //! all `validate` in order. The first error ends the request.
 
+mod certificate;
+mod default_ingress_class;
+mod default_toleration_seconds;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod runtime_class;
+mod service_account;
+mod storage;
+mod taint_nodes;
+
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -64,6 +76,11 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// No plugins.
+    pub const fn none() -> Self {
+        Self { plugins: Vec::new() }
+    }
+
     /// Plugins in the order in which they run.
     pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
         Self { plugins }
@@ -90,7 +107,22 @@ impl Chain {
     }
 }
 
-/// The chain that is on by default.
+/// The chain that is on by default, in upstream's order.
 pub fn build(_config: &Config, _registry: &Registry) -> Result<Chain, ServeError> {
-    Ok(Chain::default())
+    Ok(Chain::new(vec![
+        Arc::new(namespace_lifecycle::NamespaceLifecycle),
+        Arc::new(limit_ranger::LimitRanger),
+        Arc::new(service_account::ServiceAccount),
+        Arc::new(node_restriction::NodeRestriction),
+        Arc::new(taint_nodes::TaintNodesByCondition),
+        Arc::new(priority::Priority),
+        Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
+        Arc::new(storage::DefaultStorageClass),
+        Arc::new(storage::StorageObjectInUseProtection),
+        Arc::new(runtime_class::RuntimeClass),
+        Arc::new(certificate::CertificateApproval),
+        Arc::new(certificate::CertificateSigning),
+        Arc::new(certificate::CertificateSubjectRestriction),
+        Arc::new(default_ingress_class::DefaultIngressClass),
+    ]))
 }

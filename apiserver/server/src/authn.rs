@@ -3,6 +3,11 @@
 //! The server calls one [`Authenticator`] (a union built by [`build`]) for every request and
 //! treats `Ok(None)` as "anonymous", which only the always-allowed paths accept.
 
+mod bearer;
+mod impersonation;
+mod service_account;
+mod x509;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,7 +17,11 @@ use rustls_pki_types::CertificateDer;
 use crate::authz::Authorizer;
 use crate::error::ApiError;
 use crate::registry::Registry;
+use crate::token::Signer;
 use crate::{Config, ServeError};
+
+pub(crate) use bearer::WEBSOCKET_PROTOCOL_PREFIX;
+pub(crate) use service_account::ServiceAccounts;
 
 /// The group of every request that proved who it is.
 pub const ALL_AUTHENTICATED: &str = "system:authenticated";
@@ -81,34 +90,50 @@ pub trait Authenticator: Send + Sync + 'static {
     ) -> Result<Option<UserInfo>, InvalidCredentials>;
 }
 
-/// The union of all configured authenticators.
-pub fn build(_config: &Config, _registry: &Registry) -> Result<Arc<dyn Authenticator>, ServeError> {
-    Ok(Arc::new(Loopback))
+/// Certificates first, then tokens; whoever is recognized joins [`ALL_AUTHENTICATED`].
+pub fn build(config: &Config, registry: &Registry) -> Result<Arc<dyn Authenticator>, ServeError> {
+    let signer = Signer::load(&config.service_account_issuer, &config.service_account_key)?;
+    let accounts = ServiceAccounts::new(Arc::new(signer), registry.clone());
+    Ok(Arc::new(Union { accounts }))
 }
 
 /// Applies `Impersonate-*` headers: each impersonated name, group and extra is authorized for
 /// `user` first. Returns `user` unchanged when there are none.
 pub async fn impersonate(
     user: UserInfo,
-    _headers: &HeaderMap,
-    _authorizer: &dyn Authorizer,
+    headers: &HeaderMap,
+    authorizer: &dyn Authorizer,
 ) -> Result<UserInfo, ApiError> {
-    Ok(user)
+    impersonation::impersonate(user, headers, authorizer).await
 }
 
-/// Everybody is an administrator: holds the place until [`build`] assembles the real union.
-struct Loopback;
+struct Union {
+    accounts: ServiceAccounts,
+}
 
 #[async_trait::async_trait]
-impl Authenticator for Loopback {
+impl Authenticator for Union {
     async fn authenticate(
         &self,
-        _credentials: &Credentials<'_>,
+        credentials: &Credentials<'_>,
     ) -> Result<Option<UserInfo>, InvalidCredentials> {
-        Ok(Some(UserInfo {
-            name: "kubernetes-admin".into(),
-            groups: vec![SYSTEM_PRIVILEGED_GROUP.into(), ALL_AUTHENTICATED.into()],
-            ..UserInfo::default()
+        let by_certificate = match credentials.peer_certificates.first() {
+            Some(leaf) => x509::user_of(leaf)?,
+            None => None,
+        };
+        let user = match (by_certificate, bearer::token_of(credentials.headers)) {
+            (Some(user), _) => Some(user),
+            (None, Some(token)) => match self.accounts.authenticate(&token, &[]).await? {
+                Some((user, _)) => Some(user),
+                None => return Err(InvalidCredentials("invalid bearer token".to_owned())),
+            },
+            (None, None) => None,
+        };
+        Ok(user.map(|mut user| {
+            if !user.in_group(ALL_AUTHENTICATED) {
+                user.groups.push(ALL_AUTHENTICATED.to_owned());
+            }
+            user
         }))
     }
 }

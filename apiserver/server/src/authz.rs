@@ -1,6 +1,19 @@
 //! Who may do what: the seam between the HTTP server and the authorizers.
+//!
+//! The chain asks, in order: is the user above all rules, is it a node, does RBAC allow it. The first
+//! that has an opinion decides; nobody's opinion is a refusal.
+
+mod graph;
+pub(crate) mod node;
+mod pods;
+mod policies;
+mod rbac;
+pub(crate) mod reviews;
+pub(crate) mod rules;
 
 use std::sync::Arc;
+
+use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use crate::authn::UserInfo;
 use crate::registry::Registry;
@@ -68,24 +81,66 @@ pub enum Decision {
     NoOpinion(String),
 }
 
+/// What a user may do in a namespace, as far as it can be listed.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Cluster-wide rules and those of the namespace.
+    pub rules: Vec<PolicyRule>,
+    /// Whether there may be more that cannot be listed.
+    pub incomplete: bool,
+    /// Why, if so.
+    pub error: String,
+}
+
 /// Answers questions.
 #[async_trait::async_trait]
 pub trait Authorizer: Send + Sync + 'static {
     /// One question.
     async fn authorize(&self, attributes: &Attributes) -> Decision;
+
+    /// Everything that `user` may do in `namespace`.
+    async fn rules_for(&self, _user: &UserInfo, _namespace: &str) -> Rules {
+        Rules::default()
+    }
 }
 
 /// The chain of all configured authorizers.
-pub fn build(_config: &Config, _registry: &Registry) -> Result<Arc<dyn Authorizer>, ServeError> {
-    Ok(Arc::new(AlwaysAllow))
+pub fn build(_config: &Config, registry: &Registry) -> Result<Arc<dyn Authorizer>, ServeError> {
+    let pods = pods::PodGraph::new(registry.clone());
+    Ok(Arc::new(Union(vec![
+        Box::new(policies::Privileged),
+        Box::new(node::NodeAuthorizer::new(registry.clone(), pods)),
+        Box::new(policies::Rbac::new(registry.clone())),
+    ])))
 }
 
-/// Holds the place until [`build`] assembles the real chain.
-struct AlwaysAllow;
+/// Asks one after the other.
+struct Union(Vec<Box<dyn Authorizer>>);
 
 #[async_trait::async_trait]
-impl Authorizer for AlwaysAllow {
-    async fn authorize(&self, _attributes: &Attributes) -> Decision {
-        Decision::Allow(String::new())
+impl Authorizer for Union {
+    async fn authorize(&self, attributes: &Attributes) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.0 {
+            match authorizer.authorize(attributes).await {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join(", "))
+    }
+
+    async fn rules_for(&self, user: &UserInfo, namespace: &str) -> Rules {
+        let mut all = Rules::default();
+        for authorizer in &self.0 {
+            let Rules { rules, incomplete, error } = authorizer.rules_for(user, namespace).await;
+            all.rules.extend(rules);
+            all.incomplete |= incomplete;
+            if all.error.is_empty() {
+                all.error = error;
+            }
+        }
+        all
     }
 }

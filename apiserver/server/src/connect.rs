@@ -1,15 +1,21 @@
 //! Endpoints that are no storage: creating reviews, tokens, bindings and evictions, and whatever
 //! takes over the connection (logs, exec, attach, port-forward, proxy).
 
+mod binding;
+mod eviction;
+
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::Config;
+use crate::authn::ServiceAccounts;
+use crate::authz::reviews;
 use crate::error::ApiError;
 use crate::http::{Request, Response};
 use crate::registry::{Context, Registry};
 use crate::request_info::RequestInfo;
+use crate::token::{SelfSubjectReviews, Signer, TokenRequests, TokenReviews};
+use crate::{Config, ServeError, node_proxy};
 
 /// POST of an object that is answered, not stored.
 #[async_trait::async_trait]
@@ -45,6 +51,26 @@ pub enum Endpoint {
 pub type Endpoints = Vec<((&'static str, &'static str, &'static str), Endpoint)>;
 
 /// All virtual endpoints.
-pub fn build(_config: &Config, _registry: &Registry) -> Endpoints {
-    Vec::new()
+pub fn build(config: &Config, registry: &Registry) -> Result<Endpoints, ServeError> {
+    const AUTHORIZATION: &str = "authorization.k8s.io";
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    fn action(action: impl Action) -> Endpoint {
+        Endpoint::Action(Arc::new(action))
+    }
+    let signer = Arc::new(Signer::load(&config.service_account_issuer, &config.service_account_key)?);
+    let accounts = ServiceAccounts::new(signer.clone(), registry.clone());
+    let mut endpoints: Endpoints = vec![
+        (("", "pods", "binding"), action(binding::Bindings)),
+        (("", "bindings", ""), action(binding::Bindings)),
+        (("", "pods", "eviction"), action(eviction::Evictions)),
+        (("", "serviceaccounts", "token"), action(TokenRequests::new(signer))),
+        ((AUTHENTICATION, "tokenreviews", ""), action(TokenReviews::new(accounts))),
+        ((AUTHENTICATION, "selfsubjectreviews", ""), action(SelfSubjectReviews)),
+        ((AUTHORIZATION, "subjectaccessreviews", ""), action(reviews::SubjectAccessReviews)),
+        ((AUTHORIZATION, "localsubjectaccessreviews", ""), action(reviews::LocalSubjectAccessReviews)),
+        ((AUTHORIZATION, "selfsubjectaccessreviews", ""), action(reviews::SelfSubjectAccessReviews)),
+        ((AUTHORIZATION, "selfsubjectrulesreviews", ""), action(reviews::SelfSubjectRulesReviews)),
+    ];
+    endpoints.extend(node_proxy::endpoints(node_proxy::Backend::new(config)?));
+    Ok(endpoints)
 }

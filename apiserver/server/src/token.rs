@@ -13,20 +13,17 @@ use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
+use crate::ServeError;
 pub(crate) use request::TokenRequests;
 pub(crate) use review::{SelfSubjectReviews, TokenReviews};
 
 /// Seconds by which clocks may differ.
 const LEEWAY_SECONDS: u64 = 10;
 
-/// Why the signing key is unusable.
+/// The signing key is no EC P-256 key in PKCS#8 PEM, or cannot sign.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KeyError {
-    #[error("cannot read the service account key {path}")]
-    Read { path: String, source: std::io::Error },
-    #[error("the service account key is no EC P-256 key in PKCS#8 PEM")]
-    Parse(#[from] jsonwebtoken::errors::Error),
-}
+#[error("unusable as an EC P-256 key in PKCS#8 PEM")]
+pub(crate) struct KeyError(#[from] jsonwebtoken::errors::Error);
 
 /// An object that a token names: its name, and the uid that tells it from its successors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,10 +76,10 @@ impl std::fmt::Debug for Signer {
 
 impl Signer {
     /// The key at `path`, for tokens of `issuer`.
-    pub(crate) fn load(issuer: &str, path: &Path) -> Result<Self, KeyError> {
-        let pem = std::fs::read(path)
-            .map_err(|source| KeyError::Read { path: path.display().to_string(), source })?;
-        Self::from_pem(issuer, &pem)
+    pub(crate) fn load(issuer: &str, path: &Path) -> Result<Self, ServeError> {
+        let unusable = |why: String| ServeError::File { path: path.to_owned(), why };
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        Self::from_pem(issuer, &pem).map_err(|error| unusable(error.to_string()))
     }
 
     pub(crate) fn from_pem(issuer: &str, pem: &[u8]) -> Result<Self, KeyError> {

@@ -12,6 +12,13 @@
 //! creationTimestamp, deletionTimestamp; finalizers and propagation policies.
 
 mod builtin;
+mod certificate_request;
+mod immutable;
+mod job;
+mod namespace;
+mod pod;
+mod rbac;
+pub(crate) mod service;
 
 use pintle_machinery::ErrorList;
 use serde_json::Value;

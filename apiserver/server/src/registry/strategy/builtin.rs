@@ -2,17 +2,33 @@
 
 use std::sync::Arc;
 
-use super::{Plain, Strategy};
+use super::certificate_request::CertificateRequest;
+use super::immutable::{BeginsPending, Freezable};
+use super::{Plain, Strategy, job, namespace, pod, rbac, service};
 
 /// The strategy of a built-in resource. `group` is empty for core.
-pub fn strategy_for(_group: &str, _resource: &str) -> Arc<dyn Strategy> {
-    Arc::new(Plain)
+pub fn strategy_for(group: &str, resource: &str) -> Arc<dyn Strategy> {
+    match (group, resource) {
+        ("", "pods") => Arc::new(pod::Pod),
+        ("", "namespaces") => Arc::new(namespace::Namespace),
+        ("", "services") => Arc::new(service::Service),
+        ("", "configmaps" | "secrets") => Arc::new(Freezable),
+        ("", "persistentvolumes" | "persistentvolumeclaims") => Arc::new(BeginsPending),
+        ("batch", "jobs") => Arc::new(job::Job),
+        ("certificates.k8s.io", "certificatesigningrequests") => Arc::new(CertificateRequest),
+        ("rbac.authorization.k8s.io", "roles" | "clusterroles") => Arc::new(rbac::Role),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
+            Arc::new(rbac::Binding)
+        }
+        _ => Arc::new(Plain),
+    }
 }
 
 /// Subresources beside `status` and `scale` that are PUT/PATCH/GET views of the object itself and go
 /// through [`Strategy::merge_subresource`].
 pub fn validating_subresources(group: &str, resource: &str) -> &'static [&'static str] {
     match (group, resource) {
+        ("", "namespaces") => &["finalize"],
         ("", "pods") => &["ephemeralcontainers", "resize"],
         ("certificates.k8s.io", "certificatesigningrequests") => &["approval"],
         _ => &[],
