@@ -33,10 +33,10 @@ fix: setup ## Format, and apply what clippy can mend
 	@$(ENV) cargo clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
 
 unit: build ## Unit, property, golden and integration tests, without the cluster of `e2e`
-	@$(ENV) cargo test --release --workspace --exclude pintle-e2e
+	@$(ENV) cargo test --release --workspace --exclude pintle-chaos
 
 e2e: build ## The end-to-end test: real kubectl, etcdctl and containerd, and a short run of faults
-	@$(ENV) PINTLE=$$(realpath $(TARGET)/release/pintle) cargo test --release -p pintle-e2e -- --nocapture
+	@$(ENV) PINTLE=$$(realpath $(TARGET)/release/pintle) cargo test --release -p pintle-chaos
 
 test: verify unit e2e ## Everything that CI runs
 
