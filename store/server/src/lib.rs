@@ -1,1 +1,35 @@
-//! pintle-store.
+//! The store: etcd's v3 API on a Raft-replicated, multi-version keyspace.
+//!
+//! [`start`] runs one member: it serves its peers and its clients, and gives a [`Handle`] to
+//! whoever lives in the same process. Consensus is openraft's (`consensus`); what is replicated is
+//! `pintle-mvcc`'s. A write goes through the `proposer` into the log, from the log through the one
+//! apply thread into the state, and from there to the `watch` hub; a read asks `read_index` first,
+//! unless it may be stale. [`remote`] speaks to any other etcd v3 endpoint through the same trait.
+
+mod config;
+mod consensus;
+mod core;
+mod errors;
+mod grpc;
+mod handle;
+mod http;
+mod identity;
+mod leadership;
+mod lease;
+mod listener;
+mod member;
+mod members;
+mod metrics;
+mod peer;
+mod proposer;
+mod read_index;
+pub mod remote;
+mod tls;
+mod watch;
+
+pub use config::{Config, TlsFiles};
+pub use handle::Handle;
+pub use member::{Member, StartError, start};
+
+/// The etcd version whose API this is. Clients decide by it what they may ask for.
+pub const VERSION: &str = "3.7.1";

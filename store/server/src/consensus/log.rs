@@ -1,0 +1,279 @@
+//! The Raft log on a RocksDB of its own.
+//!
+//! Appends go into an in-memory [`Tail`](tail::Tail), where replication and apply read them back
+//! without decoding, and to one writer thread, which gathers whatever has queued up during its
+//! last fsync into the next one (group commit). Everything that reaches the disk (entries, votes,
+//! truncation, purge) goes through that thread, in the order in which openraft asked for it.
+
+mod tail;
+mod writer;
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
+use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, IteratorMode, Options};
+use tokio::sync::{mpsc, oneshot};
+
+use self::tail::Tail;
+use self::writer::Request;
+use super::codec;
+use super::convert::entry_from_bytes;
+use super::types::{Entry, LogId, TypeConfig, Vote};
+
+/// Column family of the entries: big-endian index → encoded `raft.Entry`.
+const CF_LOG: &str = "log";
+/// Column family of the three values below.
+const CF_META: &str = "meta";
+const KEY_VOTE: &[u8] = b"vote";
+const KEY_PURGED: &[u8] = b"purged";
+const KEY_COMMITTED: &[u8] = b"committed";
+
+/// Requests to the writer that may wait. openraft itself bounds what it has in flight; when this
+/// is full, its core waits, which is the back-pressure that a slow disk must cause.
+const WRITER_QUEUE: usize = 4096;
+
+/// One replication request carries at most this many bytes of entries (but at least one entry), so
+/// that a slow follower is fed in messages that fit a heartbeat interval.
+const REPLICATION_BYTES_MAX: usize = 2 << 20;
+
+/// Counts for the metrics endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct LogStats {
+    /// Fsyncs of the log.
+    pub(crate) fsyncs: AtomicU64,
+    /// Time spent in them.
+    pub(crate) fsync_micros: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    db: DB,
+    tail: Mutex<Tail>,
+    vote: Mutex<Option<Vote>>,
+    committed: Mutex<Option<LogId>>,
+    stats: LogStats,
+}
+
+/// The log, as openraft writes and reads it. Cloning gives another reader of the same log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogStore {
+    shared: Arc<Shared>,
+    writer: mpsc::Sender<Request>,
+}
+
+impl LogStore {
+    /// Opens the log under `dir` and starts its writer thread, which ends when the last clone is
+    /// dropped.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        let db = open_db(dir)?;
+        let vote = read_meta(&db, KEY_VOTE)?;
+        let purged = read_meta(&db, KEY_PURGED)?;
+        let committed = read_meta(&db, KEY_COMMITTED)?;
+        let last = match db.iterator_cf(log_cf(&db), IteratorMode::End).next() {
+            None => purged,
+            Some(item) => {
+                let (_, value) = item.map_err(io::Error::other)?;
+                Some(entry_from_bytes(Bytes::from(value))?.log_id()).max(purged)
+            }
+        };
+        let shared = Arc::new(Shared {
+            db,
+            tail: Mutex::new(Tail::new(purged, last)),
+            vote: Mutex::new(vote),
+            committed: Mutex::new(committed),
+            stats: LogStats::default(),
+        });
+        let (writer, requests) = mpsc::channel(WRITER_QUEUE);
+        writer::spawn(Arc::clone(&shared), requests)?;
+        Ok(Self { shared, writer })
+    }
+
+    pub(crate) fn stats(&self) -> &LogStats {
+        &self.shared.stats
+    }
+
+    /// Whether this log has never been used.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shared.vote.lock().is_none() && self.shared.tail.lock().last().is_none()
+    }
+
+    async fn ask(&self, request: impl FnOnce(writer::Done) -> Request) -> io::Result<()> {
+        let (done, wait) = oneshot::channel();
+        let stopped = || io::Error::other("the log writer has stopped");
+        self.writer.send(request(done)).await.map_err(|_| stopped())?;
+        wait.await.map_err(|_| stopped())?
+    }
+
+    async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let (boundary, mut newer) = self.shared.tail.lock().read(start, end, bytes_max);
+        if start >= boundary.min(end) {
+            return Ok(newer);
+        }
+        let shared = Arc::clone(&self.shared);
+        let read = move || shared.read_disk(start, boundary.min(end), bytes_max);
+        let mut entries = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+        if bytes_max == usize::MAX {
+            entries.append(&mut newer);
+        }
+        Ok(entries)
+    }
+}
+
+impl Shared {
+    fn read_disk(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let from = start.to_be_bytes();
+        let mode = IteratorMode::From(&from, rocksdb::Direction::Forward);
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for item in self.db.iterator_cf(log_cf(&self.db), mode) {
+            let (key, value) = item.map_err(io::Error::other)?;
+            if key.as_ref() >= end.to_be_bytes().as_slice() || bytes >= bytes_max {
+                break;
+            }
+            bytes += value.len();
+            entries.push(entry_from_bytes(Bytes::from(value))?);
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(start, end, usize::MAX).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(*self.shared.vote.lock())
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, REPLICATION_BYTES_MAX).await
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let tail = self.shared.tail.lock();
+        Ok(LogState { last_purged_log_id: tail.purged(), last_log_id: tail.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let vote = *vote;
+        self.ask(|done| Request::Vote { vote, done }).await?;
+        *self.shared.vote.lock() = Some(vote);
+        Ok(())
+    }
+
+    /// Kept in memory until the next fsync takes it along: it only spares a replay its wait for a
+    /// leader, so it is not worth an fsync of its own.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        *self.shared.committed.lock() = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(*self.shared.committed.lock())
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        self.shared.tail.lock().append(&entries);
+        self.writer
+            .send(Request::Append { entries, callback })
+            .await
+            .map_err(|_| io::Error::other("the log writer has stopped"))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let from = last.map_or(0, |id| id.index() + 1);
+        self.ask(|done| Request::Truncate { from, done }).await?;
+        // Memory follows the disk: all writes before this one have reported by now, so none of
+        // them can mark an entry of the same index that comes later as flushed.
+        self.shared.tail.lock().truncate_after(last);
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.shared.tail.lock().purge(upto);
+        self.ask(|done| Request::Purge { upto, done }).await
+    }
+}
+
+fn open_db(dir: &Path) -> io::Result<DB> {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(32 << 20);
+    options.set_max_total_wal_size(128 << 20);
+    options.set_keep_log_file_num(4);
+    let families = [CF_LOG, CF_META].map(|name| {
+        let mut family = Options::default();
+        family.set_compression_type(DBCompressionType::Lz4);
+        family.set_write_buffer_size(32 << 20);
+        ColumnFamilyDescriptor::new(name, family)
+    });
+    std::fs::create_dir_all(dir)?;
+    DB::open_cf_descriptors(&options, dir, families).map_err(io::Error::other)
+}
+
+fn log_cf(db: &DB) -> &rocksdb::ColumnFamily {
+    db.cf_handle(CF_LOG).expect("opened with this column family")
+}
+
+fn meta_cf(db: &DB) -> &rocksdb::ColumnFamily {
+    db.cf_handle(CF_META).expect("opened with this column family")
+}
+
+fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> io::Result<Option<T>> {
+    let value = db.get_pinned_cf(meta_cf(db), key).map_err(io::Error::other)?;
+    value.map(|bytes| codec::decode(&bytes)).transpose()
+}
+
+impl LogStats {
+    fn record(&self, elapsed: std::time::Duration) {
+        self.fsyncs.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.fsync_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,261 @@
+//! How openraft reaches the other members: replication in one pipelined stream, heartbeats and
+//! votes beside it, snapshots on a connection of their own.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use pintle_proto::raft as pb;
+use pintle_proto::raft::peer_client::PeerClient;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::convert::{
+    append_result_from_pb, append_to_pb, log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb,
+};
+use super::snapshot::{SnapshotData, StateSnapshot};
+use super::types::{Node, TypeConfig, Vote};
+use crate::peer::{Lane, Peers};
+
+type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+type AppendResults<'s> = BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>;
+
+/// Makes the clients that openraft asks for.
+pub(crate) struct NetworkFactory {
+    member_id: u64,
+    peers: Arc<Peers>,
+}
+
+impl NetworkFactory {
+    pub(crate) fn new(member_id: u64, peers: Arc<Peers>) -> Self {
+        Self { member_id, peers }
+    }
+
+    fn network(&self, target: u64, node: &Node, lane: Lane) -> Network {
+        Network {
+            member_id: self.member_id,
+            target,
+            node: node.clone(),
+            lane,
+            peers: Arc::clone(&self.peers),
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, node: &Node) -> Network {
+        self.network(target, node, Lane::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Node) -> Network {
+        self.network(target, node, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &Node) -> Network {
+        self.network(target, node, Lane::Bulk)
+    }
+}
+
+/// One member, as seen from here.
+pub(crate) struct Network {
+    member_id: u64,
+    target: u64,
+    node: Node,
+    lane: Lane,
+    peers: Arc<Peers>,
+}
+
+fn unreachable(status: &Status) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(status))
+}
+
+/// No connection: openraft waits before it tries again. Anything else may work at once.
+fn failed(status: &Status) -> RPCError<TypeConfig> {
+    match status.code() {
+        Code::Unavailable | Code::FailedPrecondition => unreachable(status),
+        _ => RPCError::Network(NetworkError::new(status)),
+    }
+}
+
+fn malformed(missing: &super::convert::Missing) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(missing))
+}
+
+impl Network {
+    fn client(&self, lane: Lane) -> Rpc<PeerClient<Channel>> {
+        self.peers.client(&self.node, lane).map_err(|status| unreachable(&status))
+    }
+
+    async fn within<T>(
+        &self,
+        action: RPCTypes,
+        option: &RPCOption,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Rpc<T> {
+        let timeout = option.soft_ttl();
+        match tokio::time::timeout(timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(failed(&status)),
+            Err(_) => Err(RPCError::Timeout(Timeout {
+                action,
+                id: self.member_id,
+                target: self.target,
+                timeout,
+            })),
+        }
+    }
+
+    async fn ask_vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        pre_vote: bool,
+        option: &RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        let mut client = self.client(Lane::Control)?;
+        let message = pb::VoteRequest {
+            addressed: Some(self.peers.addressed(self.target)),
+            vote: Some(vote_to_pb(&request.vote)),
+            last_log_id: request.last_log_id.as_ref().map(log_id_to_pb),
+            leadership_transfer: request.leadership_transfer,
+            pre_vote,
+        };
+        let response = self.within(RPCTypes::Vote, option, client.vote(message)).await?;
+        let vote = vote_from_pb(response.vote.as_ref()).map_err(|missing| malformed(&missing))?;
+        let last_log_id = response.last_log_id.as_ref().map(log_id_from_pb);
+        Ok(VoteResponse::new(vote, last_log_id, response.granted))
+    }
+
+    async fn open_stream<'s, S>(&'s self, input: S) -> Rpc<AppendResults<'s>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let mut client = self.client(Lane::Log)?;
+        let addressed = self.peers.addressed(self.target);
+        let requests = input.map(move |request| append_to_pb(&request, addressed));
+        let responses = client.append(requests).await.map_err(|status| failed(&status))?;
+        let results = responses.into_inner().map(|response| match response {
+            Ok(response) => append_result_from_pb(response).map_err(|missing| malformed(&missing)),
+            Err(status) => Err(failed(&status)),
+        });
+        Ok(results.boxed())
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
+        let mut client = self.client(self.lane)?;
+        let message = append_to_pb(&request, self.peers.addressed(self.target));
+        let call = client.append_one(message);
+        let response = self.within(RPCTypes::AppendEntries, &option, call).await?;
+        let result = append_result_from_pb(response).map_err(|missing| malformed(&missing))?;
+        Ok(AppendEntriesResponse::from(result))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<AppendResults<'s>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.lane == Lane::Log {
+            Box::pin(self.open_stream(input))
+        } else {
+            // A heartbeat is a single message: no stream to set up.
+            stream_append_sequential(self, input, option)
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        self.ask_vote(request, false, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        self.ask_vote(request, true, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: StateSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut client = self.client(Lane::Bulk)?;
+        let addressed = self.peers.addressed(self.target);
+        let chunks = super::snapshot_stream::chunks(addressed, &vote, snapshot)
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        // The target answers when it has installed everything; a stalled connection is ended by
+        // HTTP/2 keep-alive.
+        let response = tokio::select! {
+            response = client.install_snapshot(chunks) => response,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        let response = response.map_err(|status| StreamingError::from(failed(&status)))?;
+        let vote = vote_from_pb(response.into_inner().vote.as_ref());
+        Ok(SnapshotResponse::new(vote.map_err(|missing| malformed(&missing))?))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
+        let mut client = self.client(Lane::Control)?;
+        let message = pb::TransferLeaderRequest {
+            addressed: Some(self.peers.addressed(self.target)),
+            from_leader: Some(vote_to_pb(request.from_leader())),
+            to: *request.to_node_id(),
+            last_log_id: request.last_log_id().map(log_id_to_pb),
+        };
+        let call = client.transfer_leader(message);
+        let response = self.within(RPCTypes::TransferLeader, &option, call).await?;
+        if response.accepted {
+            return Ok(Ok(()));
+        }
+        Ok(Err(match response.actual_vote {
+            Some(actual) => TransferLeaderError::VoteChanged {
+                expected: *request.from_leader(),
+                actual: vote_from_pb(Some(&actual)).map_err(|missing| malformed(&missing))?,
+            },
+            None => TransferLeaderError::LogNotFlushed {
+                expected: request.last_log_id().copied(),
+                actual: response.actual_log_id.as_ref().map(log_id_from_pb),
+            },
+        }))
+    }
+}
+
+impl From<super::convert::Missing> for RPCError<TypeConfig> {
+    fn from(missing: super::convert::Missing) -> Self {
+        malformed(&missing)
+    }
+}

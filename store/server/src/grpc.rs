@@ -1,0 +1,50 @@
+//! etcd's gRPC services on the client port. Thin: they decode, call the [`Handle`] and map errors;
+//! only the watch service keeps state, one sequencer for each stream.
+
+mod auth;
+mod cluster;
+mod kv;
+mod lease;
+mod maintenance;
+mod watch;
+
+use std::sync::Arc;
+
+use pintle_proto::etcdserverpb::auth_server::AuthServer;
+use pintle_proto::etcdserverpb::cluster_server::ClusterServer;
+use pintle_proto::etcdserverpb::kv_server::KvServer;
+use pintle_proto::etcdserverpb::lease_server::LeaseServer;
+use pintle_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use pintle_proto::etcdserverpb::watch_server::WatchServer;
+
+use crate::handle::Handle;
+
+/// What a message may hold beyond the largest request: as in etcd, so that a request that is a
+/// little too large gets etcd's error and not the transport's.
+const OVERHEAD_BYTES: usize = 512 << 10;
+
+/// All services, as one router.
+pub(crate) fn routes(handle: &Arc<Handle>) -> axum::Router {
+    let limit = handle.core().config.max_request_bytes + OVERHEAD_BYTES;
+    let handle = || Arc::clone(handle);
+    let unlimited = usize::MAX;
+    let mut routes = tonic::service::Routes::builder();
+    routes
+        .add_service(
+            KvServer::new(kv::Service(handle()))
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(unlimited),
+        )
+        .add_service(
+            WatchServer::new(watch::Service(handle()))
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(unlimited),
+        )
+        .add_service(
+            LeaseServer::new(lease::Service(handle())).max_encoding_message_size(unlimited),
+        )
+        .add_service(ClusterServer::new(cluster::Service(handle())))
+        .add_service(MaintenanceServer::new(maintenance::Service(handle())))
+        .add_service(AuthServer::new(auth::Service(handle())));
+    routes.routes().into_axum_router()
+}

@@ -1,0 +1,333 @@
+//! The Watch service: many watchers on one stream, served by one sequencer, so that what the client
+//! reads is in the order in which it was true.
+
+use std::collections::{BTreeMap, HashSet};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use pintle_proto::etcdserverpb::watch_server::Watch;
+use pintle_store_api::mvccpb::Event;
+use pintle_store_api::pb::watch_request::RequestUnion;
+use pintle_store_api::{WatchError, pb};
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::OVERHEAD_BYTES;
+use crate::core::Core;
+use crate::errors;
+use crate::handle::{Handle, check_watch};
+use crate::watch::{Events, Spec, Step, Wake, Watcher};
+
+/// Responses that wait for the client. A slow one is a cursor that stands still, not a buffer.
+const RESPONSES_AHEAD: usize = 4;
+/// The id of responses that concern no watcher.
+const NO_WATCHER: i64 = -1;
+
+pub(super) struct Service(pub(super) Arc<Handle>);
+
+type Responses = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Watch for Service {
+    type WatchStream = Responses;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let needs_leader =
+            request.metadata().get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
+        let (sender, responses) = mpsc::channel(RESPONSES_AHEAD);
+        let sequencer = Sequencer::new(Arc::clone(self.0.core()), sender, needs_leader);
+        tokio::spawn(sequencer.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(responses).boxed()))
+    }
+}
+
+/// The stream is over: the client is gone, or was told why.
+struct Closed;
+
+struct Entry {
+    watcher: Watcher,
+    progress_notify: bool,
+    fragment: bool,
+    /// Whether it was told anything since the last tick of progress.
+    told: bool,
+}
+
+struct Sequencer {
+    core: Arc<Core>,
+    sender: mpsc::Sender<Result<pb::WatchResponse, Status>>,
+    watchers: BTreeMap<i64, Entry>,
+    used_ids: HashSet<i64>,
+    next_id: i64,
+    wake: Arc<Wake>,
+    /// The client asked how far the whole stream is, when the store was at this revision.
+    progress_asked: Option<i64>,
+    progress: Interval,
+    needs_leader: bool,
+}
+
+/// What the loop reacts to.
+enum Turn {
+    Request(Option<Result<pb::WatchRequest, Status>>),
+    Ready,
+    Progress,
+    NoLeader,
+}
+
+impl Sequencer {
+    fn new(
+        core: Arc<Core>,
+        sender: mpsc::Sender<Result<pb::WatchResponse, Status>>,
+        needs_leader: bool,
+    ) -> Self {
+        let interval = core.config.watch_progress_interval;
+        // Spread over a tenth, so that the streams of a restarted client do not report together.
+        let first = Instant::now() + interval.mul_f64(rand::random_range(1.0..1.1));
+        let mut progress = tokio::time::interval_at(first, interval);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            core,
+            sender,
+            watchers: BTreeMap::new(),
+            used_ids: HashSet::new(),
+            next_id: 0,
+            wake: Arc::default(),
+            progress_asked: None,
+            progress,
+            needs_leader,
+        }
+    }
+
+    async fn run(mut self, mut requests: Streaming<pb::WatchRequest>) {
+        let mut dispatched = self.core.hub.dispatched();
+        let mut has_leader = self.core.has_leader.subscribe();
+        loop {
+            dispatched.borrow_and_update();
+            if self.answer_progress().await.is_err() {
+                return;
+            }
+            let turn = tokio::select! {
+                request = requests.next() => Turn::Request(request),
+                () = self.wake.wait() => Turn::Ready,
+                _ = self.progress.tick() => Turn::Progress,
+                _ = dispatched.changed(), if self.progress_asked.is_some() => continue,
+                _ = has_leader.wait_for(|has| !has), if self.needs_leader => Turn::NoLeader,
+                () = self.sender.closed() => return,
+            };
+            if self.handle(turn).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn handle(&mut self, turn: Turn) -> Result<(), Closed> {
+        match turn {
+            Turn::Request(Some(Ok(request))) => match request.request_union {
+                Some(RequestUnion::CreateRequest(request)) => self.create(request).await,
+                Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id).await,
+                Some(RequestUnion::ProgressRequest(_)) => {
+                    self.progress_asked = Some(self.core.hub.head());
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+            Turn::Request(Some(Err(_)) | None) => Err(Closed),
+            Turn::Ready => self.ready().await,
+            Turn::Progress => self.tick().await,
+            Turn::NoLeader => {
+                // The client may be gone already.
+                drop(self.sender.send(Err(errors::transient(errors::NO_LEADER))).await);
+                Err(Closed)
+            }
+        }
+    }
+
+    async fn send(&self, response: pb::WatchResponse) -> Result<(), Closed> {
+        self.sender.send(Ok(response)).await.map_err(|_| Closed)
+    }
+
+    fn response(&self, watch_id: i64) -> pb::WatchResponse {
+        pb::WatchResponse { header: Some(self.core.header()), watch_id, ..Default::default() }
+    }
+
+    async fn create(&mut self, mut request: pb::WatchCreateRequest) -> Result<(), Closed> {
+        if request.key.is_empty() {
+            request.key = Bytes::from_static(&[0]);
+        }
+        let spec = Spec::new(&request);
+        let refusal = match check_watch(&spec.range, request.start_revision) {
+            Err(error) => Some(error.to_string()),
+            Ok(()) if request.watch_id != 0 && self.used_ids.contains(&request.watch_id) => {
+                Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
+            }
+            Ok(()) => None,
+        };
+        if let Some(cancel_reason) = refusal {
+            let response = self.response(NO_WATCHER);
+            let created = true;
+            let canceled = true;
+            return self
+                .send(pb::WatchResponse { created, canceled, cancel_reason, ..response })
+                .await;
+        }
+        let id = self.choose_id(request.watch_id);
+        let watcher = Watcher::new(Arc::clone(&self.core.hub), spec, Arc::clone(&self.wake), id);
+        self.send(pb::WatchResponse { created: true, ..self.response(id) }).await?;
+        let watcher = match watcher {
+            Ok(watcher) => watcher,
+            Err(error) => return self.end(id, &error).await,
+        };
+        if watcher.has_more() {
+            self.wake.push(id);
+        }
+        let progress_notify = request.progress_notify;
+        let entry = Entry { watcher, progress_notify, fragment: request.fragment, told: true };
+        self.watchers.insert(id, entry);
+        Ok(())
+    }
+
+    fn choose_id(&mut self, asked: i64) -> i64 {
+        let mut id = asked;
+        if asked == 0 {
+            while self.used_ids.contains(&self.next_id) {
+                self.next_id += 1;
+            }
+            id = self.next_id;
+            self.next_id += 1;
+        }
+        self.used_ids.insert(id);
+        id
+    }
+
+    async fn cancel(&mut self, id: i64) -> Result<(), Closed> {
+        if self.watchers.remove(&id).is_none() {
+            return Ok(());
+        }
+        self.used_ids.remove(&id);
+        self.send(pb::WatchResponse { canceled: true, ..self.response(id) }).await
+    }
+
+    /// Ends a watcher for a reason of the store.
+    async fn end(&mut self, id: i64, error: &WatchError) -> Result<(), Closed> {
+        self.watchers.remove(&id);
+        self.used_ids.remove(&id);
+        let mut response = pb::WatchResponse { canceled: true, ..self.response(id) };
+        if let WatchError::Compacted(floor) = error {
+            response.compact_revision = floor.0;
+        }
+        response.cancel_reason = error.to_string();
+        self.send(response).await
+    }
+
+    /// Serves every watcher that has something, each one step, so that none starves the others.
+    async fn ready(&mut self) -> Result<(), Closed> {
+        let mut ids = self.wake.take();
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            let Some(entry) = self.watchers.get_mut(&id) else { continue };
+            let events = match entry.watcher.step() {
+                Step::Events(events) => events,
+                Step::Idle => continue,
+                Step::Behind => match entry.watcher.catch_up().await {
+                    Ok(events) => events,
+                    Err(error) => {
+                        self.end(id, &error).await?;
+                        continue;
+                    }
+                },
+            };
+            if entry.watcher.has_more() {
+                self.wake.push(id);
+            }
+            if !events.is_empty() {
+                entry.told = true;
+                let fragment = entry.fragment;
+                self.send_events(id, events, fragment).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_events(
+        &self,
+        id: i64,
+        events: Vec<Events>,
+        fragment: bool,
+    ) -> Result<(), Closed> {
+        let revision = events.last().map_or(0, |last| last.revision);
+        let all: Vec<Event> =
+            events.iter().flat_map(|events| events.events.iter().cloned()).collect();
+        let header = Some(self.core.header_at(revision));
+        let response = pb::WatchResponse { header, watch_id: id, ..Default::default() };
+        let limit = self.core.config.max_request_bytes + OVERHEAD_BYTES;
+        if !fragment {
+            return self.send(pb::WatchResponse { events: all, ..response }).await;
+        }
+        let mut parts = split(all, limit).into_iter().peekable();
+        while let Some(events) = parts.next() {
+            let fragment = parts.peek().is_some();
+            self.send(pb::WatchResponse { events, fragment, ..response.clone() }).await?;
+        }
+        Ok(())
+    }
+
+    /// The regular progress of watchers that asked for it and heard nothing lately.
+    async fn tick(&mut self) -> Result<(), Closed> {
+        let mut due = Vec::new();
+        for (id, entry) in &mut self.watchers {
+            let told = std::mem::take(&mut entry.told);
+            if let (true, false, Some(through)) =
+                (entry.progress_notify, told, entry.watcher.synced_through())
+            {
+                due.push((*id, through));
+            }
+        }
+        for (watch_id, through) in due {
+            let header = Some(self.core.header_at(through));
+            self.send(pb::WatchResponse { header, watch_id, ..Default::default() }).await?;
+        }
+        Ok(())
+    }
+
+    /// The progress of the whole stream, once every watcher has come to where the store was when
+    /// the client asked.
+    async fn answer_progress(&mut self) -> Result<(), Closed> {
+        let Some(asked) = self.progress_asked else { return Ok(()) };
+        let mut through = (*self.core.hub.dispatched().borrow()).max(asked);
+        for entry in self.watchers.values() {
+            match entry.watcher.synced_through() {
+                Some(synced) if synced >= asked => through = through.min(synced),
+                _ => return Ok(()),
+            }
+        }
+        self.progress_asked = None;
+        let header = Some(self.core.header_at(through));
+        self.send(pb::WatchResponse { header, watch_id: NO_WATCHER, ..Default::default() }).await
+    }
+}
+
+/// Cuts events into parts of at most `limit` bytes, but at least one event each.
+fn split(events: Vec<Event>, limit: usize) -> Vec<Vec<Event>> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for event in events {
+        let size = event.encoded_len();
+        if bytes + size > limit && bytes > 0 {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(part) = parts.last_mut() {
+            part.push(event);
+        }
+    }
+    parts
+}

@@ -1,0 +1,409 @@
+//! The store from within its own process: every request that the socket serves passes through
+//! here, with the same checks, limits and errors; only codec and connection are left out.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pintle_mvcc::{Fault, QueryError, Response, validate};
+use pintle_proto::raft::command::Kind;
+use pintle_proto::raft::{self, Command, PeerLeaseRequest, PeerLeaseResponse};
+use pintle_store_api::{
+    KeyRange, LeaseId, ReadError, Rejection, Revision, Store, WatchError, WatchStream, WriteError,
+    pb,
+};
+use prost::Message;
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::core::Core;
+use crate::leadership::Leader;
+use crate::peer::Lane;
+use crate::watch::{self, Spec};
+use crate::{VERSION, errors, members};
+
+/// A range that may give more keys than this is read on a blocking thread, so that it holds up
+/// nobody else.
+const INLINE_KEYS_MAX: i64 = 16;
+/// How long to wait before a lease request is sent to a new leader.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+/// Reads, writes, watches and leases of the member that runs in this process.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    core: Arc<Core>,
+}
+
+fn fault(fault: &Fault) -> ReadError {
+    ReadError::Unavailable(fault.to_string())
+}
+
+fn query(error: QueryError) -> ReadError {
+    match error {
+        QueryError::Rejected(rejection) => rejection.into(),
+        QueryError::Fault(error) => fault(&error),
+    }
+}
+
+/// Reads and writes share the refusals; a read that failed wrote nothing.
+fn as_write(error: ReadError) -> WriteError {
+    match error {
+        ReadError::Rejected(rejection) => rejection.into(),
+        ReadError::Unavailable(message) => WriteError::NotApplied(message),
+    }
+}
+
+fn unexpected() -> WriteError {
+    WriteError::Unknown("etcdserver: answer to another request".to_owned())
+}
+
+impl Handle {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    async fn propose(&self, kind: Kind) -> Result<Response, WriteError> {
+        let answer = self.core.proposer.propose(Command { kind: Some(kind) }).await;
+        if let Err(WriteError::NotApplied(_) | WriteError::Unknown(_)) = &answer {
+            self.core.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn check_size(&self, request: &impl Message) -> Result<(), Rejection> {
+        if request.encoded_len() > self.core.config.max_request_bytes {
+            return Err(Rejection::RequestTooLarge);
+        }
+        Ok(())
+    }
+
+    /// Runs a read of the state, on a blocking thread when it may be long.
+    async fn read<T: Send + 'static>(
+        &self,
+        long: bool,
+        read: impl FnOnce(&pintle_mvcc::Reader) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        if !long {
+            return read(self.core.reader()).map_err(query);
+        }
+        let reader = self.core.reader().clone();
+        let answer = tokio::task::spawn_blocking(move || read(&reader)).await;
+        answer.map_err(|error| ReadError::Unavailable(error.to_string()))?.map_err(query)
+    }
+
+    /// Writes one key.
+    pub(crate) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, WriteError> {
+        validate::put(&request)?;
+        self.check_size(&request)?;
+        self.core.counters.puts.fetch_add(1, Ordering::Relaxed);
+        let Response::Put(mut response) = self.propose(Kind::Put(request)).await? else {
+            return Err(unexpected());
+        };
+        self.core.complete(&mut response.header);
+        Ok(response)
+    }
+
+    /// Deletes the keys of a range.
+    pub(crate) async fn delete_range(
+        &self,
+        request: pb::DeleteRangeRequest,
+    ) -> Result<pb::DeleteRangeResponse, WriteError> {
+        validate::delete_range(&request)?;
+        self.check_size(&request)?;
+        self.core.counters.deletes.fetch_add(1, Ordering::Relaxed);
+        let Response::DeleteRange(mut response) = self.propose(Kind::DeleteRange(request)).await?
+        else {
+            return Err(unexpected());
+        };
+        self.core.complete(&mut response.header);
+        Ok(response)
+    }
+
+    async fn read_txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, ReadError> {
+        if !is_serializable(&request) {
+            self.core.read_index.wait().await?;
+        }
+        self.read(true, move |reader| reader.txn(&request)).await
+    }
+
+    /// Asks the leader about a lease: here, if this member leads.
+    async fn ask_leader<F>(
+        &self,
+        id: LeaseId,
+        here: impl Fn(LeaseId) -> F,
+        renew: bool,
+    ) -> Result<i64, WriteError>
+    where
+        F: Future<Output = Result<i64, WriteError>>,
+    {
+        let deadline = Instant::now() + self.core.config.request_timeout();
+        let mut leadership = self.core.leadership.clone();
+        loop {
+            let answer = match leadership.leader() {
+                Leader::This => here(id).await,
+                Leader::Other(leader, node) => self.ask_other(leader, &node, id, renew).await,
+                Leader::Unknown => Err(WriteError::NotApplied(errors::NO_LEADER.to_owned())),
+            };
+            match answer {
+                // Renewing or asking twice does no harm, so an unknown outcome is tried again too.
+                Err(WriteError::NotApplied(_) | WriteError::Unknown(_))
+                    if Instant::now() < deadline =>
+                {
+                    tokio::select! {
+                        () = leadership.changed() => {}
+                        () = tokio::time::sleep(RETRY_AFTER) => {}
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn ask_other(
+        &self,
+        leader: u64,
+        node: &crate::consensus::Node,
+        id: LeaseId,
+        renew: bool,
+    ) -> Result<i64, WriteError> {
+        let transient =
+            |status: &tonic::Status| WriteError::NotApplied(status.message().to_owned());
+        let mut client =
+            self.core.peers.client(node, Lane::Control).map_err(|status| transient(&status))?;
+        let request =
+            PeerLeaseRequest { addressed: Some(self.core.peers.addressed(leader)), id: id.0 };
+        let answer = if renew {
+            client.lease_keep_alive(request).await
+        } else {
+            client.lease_time_to_live(request).await
+        };
+        let PeerLeaseResponse { ttl, .. } =
+            answer.map_err(|status| transient(&status))?.into_inner();
+        Ok(ttl)
+    }
+
+    /// What is known of a lease; a TTL of −1 when there is none.
+    pub(crate) async fn lease_time_to_live(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, WriteError> {
+        let id = LeaseId(request.id);
+        let leases = &self.core.leases;
+        let here = |id| async move {
+            let ttl = leases.time_to_live(id).await.map_err(as_write)?;
+            Ok(ttl.unwrap_or(-1))
+        };
+        let ttl = self.ask_leader(id, here, false).await?;
+        self.core.read_index.wait().await.map_err(as_write)?;
+        let keys = request.keys;
+        let read = self.read(keys, move |reader| {
+            let keys = if keys { reader.lease_keys(id)? } else { Vec::new() };
+            Ok((reader.lease(id)?, keys))
+        });
+        let header = Some(self.core.header());
+        let (lease, keys) = read.await.map_err(as_write)?;
+        let Some(lease) = lease.filter(|_| ttl >= 0) else {
+            return Ok(pb::LeaseTimeToLiveResponse {
+                header,
+                id: id.0,
+                ttl: -1,
+                ..Default::default()
+            });
+        };
+        Ok(pb::LeaseTimeToLiveResponse {
+            header,
+            id: id.0,
+            ttl,
+            granted_ttl: lease.granted_ttl,
+            keys,
+        })
+    }
+
+    /// A hash of everything between the compact floor and `revision`.
+    pub(crate) async fn hash_kv(
+        &self,
+        revision: Revision,
+    ) -> Result<pb::HashKvResponse, ReadError> {
+        let mut response = self.read(true, move |reader| reader.hash_kv(revision)).await?;
+        self.core.complete(&mut response.header);
+        Ok(response)
+    }
+
+    /// The ids of all leases.
+    pub(crate) async fn leases(&self) -> Result<pb::LeaseLeasesResponse, ReadError> {
+        self.core.read_index.wait().await?;
+        let leases = self.read(true, |reader| Ok(reader.leases()?)).await?;
+        let leases = leases.into_iter().map(|lease| pb::LeaseStatus { id: lease.id.0 }).collect();
+        Ok(pb::LeaseLeasesResponse { header: Some(self.core.header()), leases })
+    }
+}
+
+fn is_serializable(request: &pb::TxnRequest) -> bool {
+    use pb::request_op::Request;
+    let serializable = |op: &pb::RequestOp| match &op.request {
+        Some(Request::RequestRange(range)) => range.serializable,
+        _ => false,
+    };
+    request.success.iter().chain(&request.failure).all(serializable)
+}
+
+fn is_long(request: &pb::RangeRequest) -> bool {
+    let point = request.range_end.is_empty();
+    !point && !(1..=INLINE_KEYS_MAX).contains(&request.limit)
+}
+
+#[async_trait::async_trait]
+impl Store for Handle {
+    async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ReadError> {
+        validate::range(&request)?;
+        self.core.counters.ranges.fetch_add(1, Ordering::Relaxed);
+        if !request.serializable {
+            self.core.read_index.wait().await?;
+        }
+        let mut response =
+            self.read(is_long(&request), move |reader| reader.range(&request)).await?;
+        self.core.complete(&mut response.header);
+        Ok(response)
+    }
+
+    async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, WriteError> {
+        validate::txn(&request, self.core.config.max_txn_ops)?;
+        self.core.counters.txns.fetch_add(1, Ordering::Relaxed);
+        let mut response = if validate::is_read_only(&request) {
+            self.read_txn(request).await.map_err(as_write)?
+        } else {
+            self.check_size(&request)?;
+            match self.propose(Kind::Txn(request)).await? {
+                Response::Txn(response) => response,
+                _ => return Err(unexpected()),
+            }
+        };
+        self.core.complete(&mut response.header);
+        Ok(response)
+    }
+
+    async fn compact(
+        &self,
+        request: pb::CompactionRequest,
+    ) -> Result<pb::CompactionResponse, WriteError> {
+        let physical = request.physical;
+        let Response::Compact(mut response) = self.propose(Kind::Compact(request)).await? else {
+            return Err(unexpected());
+        };
+        let reader = self.core.reader().clone();
+        let removal = tokio::task::spawn_blocking(move || reader.compact_physically());
+        if physical {
+            // The floor stands already; a failed removal is only disk space.
+            match removal.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "compacted revisions were not removed"),
+                Err(error) => tracing::warn!(%error, "compacted revisions were not removed"),
+            }
+        }
+        self.core.complete(&mut response.header);
+        Ok(response)
+    }
+
+    async fn watch(&self, request: pb::WatchCreateRequest) -> Result<WatchStream, WatchError> {
+        let spec = Spec::new(&request);
+        check_watch(&spec.range, request.start_revision)?;
+        watch::solo(&self.core.hub, spec, request.progress_notify)
+    }
+
+    async fn read_index(&self) -> Result<Revision, ReadError> {
+        self.core.read_index.wait().await?;
+        Ok(self.core.reader().current_revision())
+    }
+
+    async fn lease_grant(
+        &self,
+        request: pb::LeaseGrantRequest,
+    ) -> Result<pb::LeaseGrantResponse, WriteError> {
+        validate::lease_grant(&request)?;
+        let ttl = request.ttl.max(self.core.config.lease_ttl_min());
+        loop {
+            let id = if request.id == 0 { rand::random_range(1..=i64::MAX) } else { request.id };
+            let granted = self.propose(Kind::LeaseGrant(raft::LeaseGrant { id, ttl })).await;
+            match granted {
+                Ok(Response::LeaseGrant(mut response)) => {
+                    self.core.complete(&mut response.header);
+                    return Ok(response);
+                }
+                Ok(_) => return Err(unexpected()),
+                // A chosen id that is taken by chance: choose another.
+                Err(WriteError::Rejected(Rejection::LeaseExists)) if request.id == 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn lease_keep_alive(
+        &self,
+        id: LeaseId,
+    ) -> Result<pb::LeaseKeepAliveResponse, WriteError> {
+        let leases = &self.core.leases;
+        let ttl = self.ask_leader(id, |id| leases.renew(id), true).await?;
+        Ok(pb::LeaseKeepAliveResponse { header: Some(self.core.header()), id: id.0, ttl })
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<pb::LeaseRevokeResponse, WriteError> {
+        let revoke = raft::LeaseRevoke { ids: vec![id.0], expired_in_term: 0 };
+        let Response::LeaseRevoke(mut response) = self.propose(Kind::LeaseRevoke(revoke)).await?
+        else {
+            return Err(unexpected());
+        };
+        self.core.complete(&mut response.header);
+        Ok(response)
+    }
+
+    async fn status(&self) -> Result<pb::StatusResponse, ReadError> {
+        let core = &self.core;
+        let size = |size: Result<u64, Fault>| {
+            size.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
+                .map_err(|error| fault(&error))
+        };
+        let leader = core.leadership.leader_id().unwrap_or(0);
+        let mut problems = Vec::new();
+        if leader == 0 {
+            problems.push(errors::NO_LEADER.to_owned());
+        }
+        problems.extend(core.leadership.failure());
+        Ok(pb::StatusResponse {
+            header: Some(core.header()),
+            version: VERSION.to_owned(),
+            db_size: size(core.reader().db_size())?,
+            leader,
+            raft_index: core.leadership.last_index(),
+            raft_term: core.leadership.term(),
+            raft_applied_index: core.applied_index(),
+            errors: problems,
+            db_size_in_use: size(core.reader().live_bytes())?,
+            is_learner: core.is_learner(),
+            storage_version: "3.7.0".to_owned(),
+            db_size_quota: 0,
+            downgrade_info: None,
+        })
+    }
+
+    async fn member_list(&self) -> Result<pb::MemberListResponse, ReadError> {
+        self.core.read_index.wait().await?;
+        let members = members::list(&self.core);
+        Ok(pb::MemberListResponse { header: Some(self.core.header()), members })
+    }
+}
+
+/// What can be refused about a watch before it is looked at.
+pub(crate) fn check_watch(range: &KeyRange, start: i64) -> Result<(), WatchError> {
+    let refuse = |reason| WatchError::Rejected(errors::other(Code::InvalidArgument, reason));
+    if range.is_empty() {
+        return Err(refuse("mvcc: watcher range is empty"));
+    }
+    if start < 0 {
+        return Err(refuse("mvcc: watcher start revision is negative"));
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Who leads, as this member knows it.
+
+use std::sync::Arc;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
+use openraft::{RaftMetrics, ServerState};
+
+use crate::consensus::{Node, Raft, StoredMembership, TypeConfig};
+
+type Watched<T> = openraft::alias::WatchReceiverOf<TypeConfig, T>;
+
+/// The leader of the current term.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Leader {
+    This,
+    Other(u64, Node),
+    Unknown,
+}
+
+/// Follows openraft's view of the cluster. Each clone waits for changes on its own.
+#[derive(Clone)]
+pub(crate) struct Leadership {
+    /// Changes only with the term, the leader and the membership, so that waiting for it is cheap.
+    server: Watched<RaftServerMetrics<TypeConfig>>,
+    /// Changes with every log entry.
+    metrics: Watched<RaftMetrics<TypeConfig>>,
+}
+
+impl std::fmt::Debug for Leadership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Leadership").field(&self.leader()).finish()
+    }
+}
+
+impl Leadership {
+    pub(crate) fn new(raft: &Raft) -> Self {
+        Self { server: raft.server_metrics(), metrics: raft.metrics() }
+    }
+
+    pub(crate) fn leader(&self) -> Leader {
+        let server = self.server.borrow_watched();
+        match server.current_leader {
+            Some(id) if id == server.id => {
+                if server.state == ServerState::Leader {
+                    Leader::This
+                } else {
+                    Leader::Unknown
+                }
+            }
+            Some(id) => match server.membership_config.membership().get_node(&id) {
+                Some(node) => Leader::Other(id, node.clone()),
+                None => Leader::Unknown,
+            },
+            None => Leader::Unknown,
+        }
+    }
+
+    pub(crate) fn leader_id(&self) -> Option<u64> {
+        self.server.borrow_watched().current_leader
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.leader() == Leader::This
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.server.borrow_watched().vote.leader_id.term
+    }
+
+    /// The newest index in this member's log.
+    pub(crate) fn last_index(&self) -> u64 {
+        self.metrics.borrow_watched().last_log_index.unwrap_or(0)
+    }
+
+    /// The membership in effect.
+    pub(crate) fn membership(&self) -> Arc<StoredMembership> {
+        Arc::clone(&self.server.borrow_watched().membership_config)
+    }
+
+    /// How far each member's log is known to be the same as the leader's; only on the leader.
+    pub(crate) fn matched(&self, id: u64) -> Option<u64> {
+        let metrics = self.metrics.borrow_watched();
+        let matched = metrics.replication.as_ref()?.get(&id)?.as_ref()?;
+        Some(matched.index())
+    }
+
+    /// Why consensus has stopped on this member, if it has.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let metrics = self.metrics.borrow_watched();
+        metrics.running_state.as_ref().err().map(ToString::to_string)
+    }
+
+    /// Resolves when anything above changed; never again after consensus has stopped.
+    pub(crate) async fn changed(&mut self) {
+        if self.server.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

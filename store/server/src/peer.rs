@@ -1,0 +1,9 @@
+//! Traffic among members: connections to the others, the service that they call here, and how a
+//! proposal's outcome crosses the wire.
+
+mod connections;
+mod service;
+pub(crate) mod wire;
+
+pub(crate) use connections::{Lane, MESSAGE_BYTES_MAX, Peers};
+pub(crate) use service::PeerService;

@@ -1,0 +1,145 @@
+//! Linearizable reads. A read that starts now must see every write acknowledged before: it asks
+//! the leader for its commit index, the leader makes sure with a round of heartbeats that it still
+//! leads, and the read waits until this member has applied that far.
+//!
+//! One task asks for everybody: reads that arrive while a question is under way share the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ReadPolicy;
+use openraft::errors::{LinearizableReadError, RaftError};
+use pintle_proto::raft::ReadIndexRequest;
+use pintle_store_api::ReadError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::consensus::Raft;
+use crate::errors;
+use crate::leadership::{Leader, Leadership};
+use crate::peer::{Lane, Peers};
+
+/// Reads that wait for an answer. They are small; this is only there so that nothing is unbounded.
+const QUEUE: usize = 65_536;
+/// How long to wait before asking again after an error.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// One question to the leader; then it is asked again, perhaps of another.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Reply = oneshot::Sender<Result<u64, ReadError>>;
+
+fn unavailable(message: &str) -> ReadError {
+    ReadError::Unavailable(message.to_owned())
+}
+
+/// Where reads ask.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadIndex {
+    queue: mpsc::Sender<Reply>,
+    applied: watch::Receiver<u64>,
+    timeout: Duration,
+}
+
+/// The receiving end, until the task takes it.
+pub(crate) struct Queue(mpsc::Receiver<Reply>);
+
+impl ReadIndex {
+    pub(crate) fn new(applied: watch::Receiver<u64>, timeout: Duration) -> (Self, Queue) {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        (Self { queue, applied, timeout }, Queue(receiver))
+    }
+
+    /// The log index up to which a read that starts now must have seen everything.
+    pub(crate) async fn index(&self) -> Result<u64, ReadError> {
+        let (reply, index) = oneshot::channel();
+        self.queue.try_send(reply).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => unavailable(errors::TOO_MANY_REQUESTS),
+            mpsc::error::TrySendError::Closed(_) => unavailable(errors::STOPPED),
+        })?;
+        match tokio::time::timeout(self.timeout, index).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(unavailable(errors::STOPPED)),
+            Err(_) => Err(unavailable(errors::TIMEOUT)),
+        }
+    }
+
+    /// Resolves when this member has applied everything that a read started before the call must see.
+    pub(crate) async fn wait(&self) -> Result<(), ReadError> {
+        let index = self.index().await?;
+        let mut applied = self.applied.clone();
+        let reached = applied.wait_for(|applied| *applied >= index);
+        match tokio::time::timeout(self.timeout, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(unavailable(errors::STOPPED)),
+            Err(_) => Err(unavailable(errors::TIMEOUT)),
+        }
+    }
+}
+
+/// What the task needs of the member.
+pub(crate) struct Context {
+    pub(crate) raft: Raft,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) leadership: Leadership,
+    pub(crate) timeout: Duration,
+}
+
+/// Runs until every [`ReadIndex`] is gone.
+pub(crate) async fn run(mut context: Context, queue: Queue) {
+    let mut queue = queue.0;
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, QUEUE).await > 0 {
+        let answer = context.ask().await;
+        for reply in waiting.drain(..) {
+            // The reader may have given up.
+            drop(reply.send(answer.clone()));
+        }
+    }
+}
+
+impl Context {
+    async fn ask(&mut self) -> Result<u64, ReadError> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let reason = match self.leadership.leader() {
+                Leader::This => match self.confirm().await {
+                    Ok(index) => return Ok(index),
+                    Err(reason) => reason,
+                },
+                Leader::Other(id, node) => {
+                    let asked = async {
+                        let mut client = self.peers.client(&node, Lane::Control).ok()?;
+                        let addressed = Some(self.peers.addressed(id));
+                        let answer = client.read_index(ReadIndexRequest { addressed }).await;
+                        answer.ok().map(|answer| answer.into_inner().index)
+                    };
+                    match tokio::time::timeout(ASK_TIMEOUT, asked).await {
+                        Ok(Some(index)) => return Ok(index),
+                        Ok(None) | Err(_) => errors::TIMEOUT,
+                    }
+                }
+                Leader::Unknown => errors::NO_LEADER,
+            };
+            if Instant::now() >= deadline || self.leadership.failure().is_some() {
+                return Err(unavailable(reason));
+            }
+            tokio::select! {
+                () = self.leadership.changed() => {}
+                () = tokio::time::sleep(RETRY_AFTER) => {}
+            }
+        }
+    }
+
+    async fn confirm(&self) -> Result<u64, &'static str> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
+                Err(errors::LEADER_CHANGED)
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(errors::TIMEOUT)
+            }
+            Err(RaftError::Fatal(_)) => Err(errors::STOPPED),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The hub itself: apply publishes, the dispatcher marks, watchers read.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use pintle_mvcc::{Reader, RevisionEvents};
+use pintle_store_api::KeyRange;
+use tokio::sync::{Semaphore, watch};
+
+use super::registry::{Registry, Slot};
+use super::ring::{Read, Revised, Ring};
+
+/// Watchers that read history at the same time. Each read holds a blocking thread and up to a
+/// mebibyte of events; more of them would only compete for the same disk.
+const CATCH_UPS_MAX: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct Hub {
+    reader: Reader,
+    ring: RwLock<Ring>,
+    registry: Mutex<Registry>,
+    /// The newest revision in the ring.
+    published: watch::Sender<i64>,
+    /// Everybody whom a revision up to this one concerns has been marked.
+    dispatched: watch::Sender<i64>,
+    pub(super) catch_ups: Arc<Semaphore>,
+}
+
+impl Hub {
+    pub(crate) fn new(reader: Reader) -> Arc<Self> {
+        let head = reader.current_revision().0;
+        Arc::new(Self {
+            reader,
+            ring: RwLock::new(Ring::new(head)),
+            registry: Mutex::default(),
+            published: watch::Sender::new(head),
+            dispatched: watch::Sender::new(head),
+            catch_ups: Arc::new(Semaphore::new(CATCH_UPS_MAX)),
+        })
+    }
+
+    /// Called by apply, after the state was written.
+    pub(crate) fn publish(&self, revisions: Vec<RevisionEvents>) {
+        if revisions.is_empty() {
+            return;
+        }
+        let head = {
+            let mut ring = self.ring.write();
+            for events in revisions {
+                ring.push(events);
+            }
+            ring.head()
+        };
+        self.published.send_replace(head);
+    }
+
+    /// The state was replaced by a snapshot: watchers have to look at history.
+    pub(crate) fn reset(&self) {
+        let head = self.reader.current_revision().0;
+        self.ring.write().reset(head);
+        self.published.send_replace(head);
+    }
+
+    /// Marks watchers as revisions are published, until the hub is dropped by its owner.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut published = self.published.subscribe();
+        loop {
+            self.dispatch();
+            if published.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn dispatch(&self) {
+        loop {
+            let registry = self.registry.lock();
+            let from = *self.dispatched.borrow() + 1;
+            let (through, more) = match self.ring.read().read(from, DISPATCH_BYTES) {
+                Read::Revisions { found, through, more } => {
+                    mark(&registry, &found);
+                    (through, more)
+                }
+                Read::TooOld { head } => {
+                    registry.mark_everybody(from);
+                    (head, false)
+                }
+            };
+            // Under the registry's lock, so that a new watcher knows from where on it is marked.
+            if through >= from {
+                self.dispatched.send_replace(through);
+            }
+            drop(registry);
+            if !more {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// The newest revision that watchers can see.
+    pub(crate) fn head(&self) -> i64 {
+        self.ring.read().head()
+    }
+
+    pub(crate) fn dispatched(&self) -> watch::Receiver<i64> {
+        self.dispatched.subscribe()
+    }
+
+    /// How many watchers there are.
+    pub(crate) fn watchers(&self) -> usize {
+        self.registry.lock().len()
+    }
+
+    /// Registers a watcher; the answer is its place and the revision after which it is marked.
+    pub(super) fn register(&self, range: &KeyRange, slot: &Arc<Slot>) -> (u64, i64) {
+        let mut registry = self.registry.lock();
+        let id = registry.insert(range, Arc::clone(slot));
+        (id, *self.dispatched.borrow())
+    }
+
+    pub(super) fn unregister(&self, range: &KeyRange, id: u64) {
+        self.registry.lock().remove(range, id);
+    }
+
+    pub(super) fn read(&self, from: i64, bytes_max: usize) -> Read {
+        self.ring.read().read(from, bytes_max)
+    }
+}
+
+/// How much the dispatcher marks before it lets new watchers in.
+const DISPATCH_BYTES: usize = 1 << 20;
+
+fn mark(registry: &Registry, revisions: &[Arc<Revised>]) {
+    for revised in revisions {
+        for event in revised.events(true).iter() {
+            if let Some(kv) = &event.kv {
+                registry.mark(&kv.key, revised.revision);
+            }
+        }
+    }
+}

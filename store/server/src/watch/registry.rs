@@ -1,0 +1,173 @@
+//! Who watches what: an index from keys to watchers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pintle_store_api::KeyRange;
+use tokio::sync::Notify;
+
+/// Wakes the owner of one or many watchers and says which of them have something to read.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    ready: Mutex<Vec<i64>>,
+    notify: Notify,
+}
+
+impl Wake {
+    /// The watchers (by the key they were registered under) that became ready since the last call.
+    pub(crate) fn take(&self) -> Vec<i64> {
+        std::mem::take(&mut *self.ready.lock())
+    }
+
+    /// Puts a watcher back that has more to read.
+    pub(crate) fn push(&self, key: i64) {
+        self.ready.lock().push(key);
+        self.notify.notify_one();
+    }
+
+    /// Resolves when there may be something to take.
+    pub(crate) async fn wait(&self) {
+        self.notify.notified().await;
+    }
+}
+
+/// A watcher's place in the index.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// The first revision that concerns the watcher since it last looked; 0 when there is none.
+    pending: AtomicI64,
+    wake: Arc<Wake>,
+    key: i64,
+}
+
+impl Slot {
+    pub(super) fn new(wake: Arc<Wake>, key: i64) -> Self {
+        Self { pending: AtomicI64::new(0), wake, key }
+    }
+
+    pub(super) fn mark(&self, revision: i64) {
+        let first = self.pending.compare_exchange(0, revision, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            self.wake.push(self.key);
+        }
+    }
+
+    pub(super) fn take(&self) -> i64 {
+        self.pending.swap(0, Ordering::AcqRel)
+    }
+
+    pub(super) fn is_marked(&self) -> bool {
+        self.pending.load(Ordering::Acquire) != 0
+    }
+}
+
+type Slots = HashMap<u64, Arc<Slot>>;
+
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    points: HashMap<Bytes, Slots>,
+    /// Ranges that are "every key with this prefix", by length of the prefix.
+    prefixes: BTreeMap<usize, HashMap<Bytes, Slots>>,
+    /// All other ranges.
+    others: HashMap<KeyRange, Slots>,
+    next_id: u64,
+    len: usize,
+}
+
+enum Shape {
+    Point,
+    Prefix,
+    Other,
+}
+
+fn shape(range: &KeyRange) -> Shape {
+    let point = KeyRange::point(range.start().clone());
+    if *range == point {
+        Shape::Point
+    } else if *range == KeyRange::prefix(range.start().clone()) {
+        Shape::Prefix
+    } else {
+        Shape::Other
+    }
+}
+
+impl Registry {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn insert(&mut self, range: &KeyRange, slot: Arc<Slot>) -> u64 {
+        self.next_id += 1;
+        self.len += 1;
+        let start = range.start();
+        let slots = match shape(range) {
+            Shape::Point => self.points.entry(start.clone()).or_default(),
+            Shape::Prefix => {
+                let same_length = self.prefixes.entry(start.len()).or_default();
+                same_length.entry(start.clone()).or_default()
+            }
+            Shape::Other => self.others.entry(range.clone()).or_default(),
+        };
+        slots.insert(self.next_id, slot);
+        self.next_id
+    }
+
+    pub(super) fn remove(&mut self, range: &KeyRange, id: u64) {
+        self.len -= 1;
+        let start = range.start();
+        match shape(range) {
+            Shape::Point => remove_from(&mut self.points, start, id),
+            Shape::Prefix => {
+                if let Some(same_length) = self.prefixes.get_mut(&start.len()) {
+                    remove_from(same_length, start, id);
+                    if same_length.is_empty() {
+                        self.prefixes.remove(&start.len());
+                    }
+                }
+            }
+            Shape::Other => remove_from(&mut self.others, range, id),
+        }
+    }
+
+    /// Marks everybody who watches `key`.
+    pub(super) fn mark(&self, key: &[u8], revision: i64) {
+        mark_all(self.points.get(key), revision);
+        for (length, same_length) in self.prefixes.range(..=key.len()) {
+            mark_all(same_length.get(&key[..*length]), revision);
+        }
+        for (range, slots) in &self.others {
+            if range.contains(key) {
+                mark_all(Some(slots), revision);
+            }
+        }
+    }
+
+    pub(super) fn mark_everybody(&self, revision: i64) {
+        let prefixes = self.prefixes.values().flat_map(HashMap::values);
+        for slots in self.points.values().chain(prefixes).chain(self.others.values()) {
+            mark_all(Some(slots), revision);
+        }
+    }
+}
+
+fn remove_from<K, Q>(map: &mut HashMap<K, Slots>, key: &Q, id: u64)
+where
+    K: std::borrow::Borrow<Q> + Eq + std::hash::Hash,
+    Q: Eq + std::hash::Hash + ?Sized,
+{
+    if let Some(slots) = map.get_mut(key) {
+        slots.remove(&id);
+        if slots.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+fn mark_all(slots: Option<&Slots>, revision: i64) {
+    for slot in slots.into_iter().flat_map(HashMap::values) {
+        slot.mark(revision);
+    }
+}
