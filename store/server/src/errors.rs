@@ -12,7 +12,7 @@ pub(crate) const STOPPED: &str = "etcdserver: server stopped";
 pub(crate) const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 pub(crate) const AUTH_NOT_ENABLED: &str = "etcdserver: authentication is not enabled";
 pub(crate) const MEMBER_NOT_FOUND: &str = "etcdserver: member not found";
-pub(crate) const MEMBER_EXISTS: &str = "etcdserver: member ID already exist";
+
 pub(crate) const PEER_URL_EXISTS: &str = "etcdserver: Peer URLs already exists";
 pub(crate) const LEARNER_NOT_READY: &str =
     "etcdserver: can only promote a learner member which is in sync with leader";

@@ -40,10 +40,6 @@ impl Revised {
         let strip = |event: &Event| Event { prev_kv: None, ..event.clone() };
         self.plain.get_or_init(|| self.with_prev.iter().map(strip).collect())
     }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 /// What a read of the ring found.

@@ -1,0 +1,175 @@
+//! Writes, reads and restarts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pintle_store_api::{Store, WriteError};
+
+use crate::support::{Cluster, eventually, get, prefix_request, put};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_member_keeps_its_data_over_clean_stops_and_crashes() {
+    let mut cluster = Cluster::found(1, |_| {}).await;
+    assert_eq!(put(&*cluster.handle(0), "a", "1").await, Ok(2));
+    cluster.kill(0).await;
+    cluster.restart(0).await;
+    assert_eq!(get(&*cluster.handle(0), "a").await.as_deref(), Some("1"));
+    assert_eq!(put(&*cluster.handle(0), "b", "2").await, Ok(3));
+    cluster.shutdown(0).await;
+    cluster.restart(0).await;
+    assert_eq!(get(&*cluster.handle(0), "a").await.as_deref(), Some("1"));
+    assert_eq!(get(&*cluster.handle(0), "b").await.as_deref(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_member_takes_writes_and_sees_those_of_the_others() {
+    let cluster = Cluster::found(3, |_| {}).await;
+    for i in 0..3 {
+        put(&*cluster.handle(i), &format!("key{i}"), &format!("by {i}")).await.expect("written");
+        for j in 0..3 {
+            let value = get(&*cluster.handle(j), &format!("key{i}")).await;
+            assert_eq!(value, Some(format!("by {i}")), "written at {i}, read at {j}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_reads_its_own_forwarded_write_without_asking_the_leader() {
+    let cluster = Cluster::found(3, |_| {}).await;
+    let handle = cluster.handle(cluster.follower().await);
+    for i in 0..20 {
+        put(&*handle, "own", &i.to_string()).await.expect("written");
+        let mut request = crate::support::range_request("own");
+        request.serializable = true;
+        let read = handle.range(request).await.expect("readable");
+        assert_eq!(read.kvs[0].value, i.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_the_leader_loses_no_acknowledged_write() {
+    let mut cluster = Cluster::found(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    let survivor = (leader + 1) % 3;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let handle = cluster.handle(survivor);
+            let stop = Arc::clone(&stop);
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                let mut n = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let key = format!("w/{writer}/{n}");
+                    match put(&*handle, &key, "v").await {
+                        Ok(_) => acknowledged.push(key),
+                        Err(WriteError::Rejected(rejection)) => panic!("{rejection}"),
+                        Err(_) => {}
+                    }
+                    n += 1;
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.kill(leader).await;
+    let killed = Instant::now();
+    let handle = cluster.handle(survivor);
+    eventually("a write after the leader is gone", || async {
+        put(&*handle, "after", "x").await.ok()
+    })
+    .await;
+    let outage = killed.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        acknowledged.extend(writer.await.expect("writer"));
+    }
+    println!("{} acknowledged, outage {outage:?}", acknowledged.len());
+    assert!(acknowledged.len() > 50, "the load must have been under way");
+    for key in &acknowledged {
+        assert_eq!(get(&*handle, key).await.as_deref(), Some("v"), "{key} was acknowledged");
+    }
+    // The old leader comes back with whatever it had, and agrees.
+    cluster.restart(leader).await;
+    cluster.ready().await;
+    let back = cluster.handle(leader).range(prefix_request("w/")).await.expect("readable");
+    let here = handle.range(prefix_request("w/")).await.expect("readable");
+    assert_eq!(back.kvs, here.kvs);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_all_members_loses_nothing() {
+    let mut cluster = Cluster::found(3, |_| {}).await;
+    for i in 0..50 {
+        put(&*cluster.handle(i % 3), &format!("k{i}"), "v").await.expect("written");
+    }
+    for i in 0..3 {
+        cluster.kill(i).await;
+    }
+    for i in 0..3 {
+        cluster.restart(i).await;
+    }
+    cluster.ready().await;
+    for i in 0..50 {
+        assert_eq!(get(&*cluster.handle(0), &format!("k{i}")).await.as_deref(), Some("v"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_hands_leadership_over_at_once() {
+    let mut cluster = Cluster::found(3, |config| config.election_ms = 5_000).await;
+    let leader = cluster.leader().await;
+    cluster.shutdown(leader).await;
+    let started = Instant::now();
+    put(&*cluster.handle((leader + 1) % 3), "a", "1").await.expect("written");
+    // Well below the time in which the others would have missed the leader.
+    assert!(started.elapsed() < Duration::from_secs(3), "took {:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lags_gets_a_snapshot() {
+    let tweak = |config: &mut pintle_store::Config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+    };
+    let mut cluster = Cluster::found(3, tweak).await;
+    let lagging = cluster.follower().await;
+    put(&*cluster.handle(lagging), "before", "1").await.expect("written");
+    cluster.kill(lagging).await;
+    let other = (lagging + 1) % 3;
+    for i in 0..200 {
+        put(&*cluster.handle(other), &format!("k{i}"), "v").await.expect("written");
+    }
+    cluster.restart(lagging).await;
+    cluster.ready().await;
+    let handle = cluster.handle(lagging);
+    let read = handle.range(prefix_request("k")).await.expect("readable");
+    assert_eq!(read.count, 200);
+    put(&*handle, "after", "1").await.expect("written");
+    // It survives its own crash after the install, too.
+    drop(handle);
+    cluster.kill(lagging).await;
+    cluster.restart(lagging).await;
+    cluster.ready().await;
+    let read = cluster.handle(lagging).range(prefix_request("k")).await.expect("readable");
+    assert_eq!(read.count, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_know_each_other_by_name_and_client_address() {
+    let cluster = Cluster::found(3, |_| {}).await;
+    let members = eventually("all client addresses are published", || async {
+        let list = cluster.handle(0).member_list().await.ok()?;
+        list.members.iter().all(|member| !member.client_ur_ls.is_empty()).then_some(list.members)
+    })
+    .await;
+    let mut names: Vec<_> = members.iter().map(|member| member.name.clone()).collect();
+    names.sort();
+    assert_eq!(names, ["m0", "m1", "m2"]);
+    for member in members {
+        assert!(!member.is_learner);
+    }
+}

@@ -1,0 +1,179 @@
+//! A cluster to test on, and how to wait for it.
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pintle_store::{Config, Handle, Member, start};
+use pintle_store_api::pb::request_op::Request;
+use pintle_store_api::{Store, WriteError, pb};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// Long enough for anything on a busy machine; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// Waits until `condition` gives something.
+pub async fn eventually<T, F>(what: &str, condition: impl Fn() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub struct Cluster {
+    pub configs: Vec<Config>,
+    members: Vec<Option<Member>>,
+    _dir: TempDir,
+}
+
+impl Cluster {
+    /// `count` members that have just been founded; `tweak` may change what they are told.
+    pub async fn found(count: usize, tweak: impl Fn(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let name = |i: usize| format!("m{i}");
+        let peers: Vec<String> =
+            (0..count).map(|_| format!("http://127.0.0.1:{}", free_port())).collect();
+        let initial_cluster: Vec<(String, String)> =
+            peers.iter().enumerate().map(|(i, url)| (name(i), url.clone())).collect();
+        let configs: Vec<Config> = (0..count)
+            .map(|i| {
+                let client = format!("http://127.0.0.1:{}", free_port());
+                let mut config = Config {
+                    name: name(i),
+                    data_dir: dir.path().join(name(i)),
+                    listen_client_urls: vec![client.clone()],
+                    advertise_client_urls: vec![client],
+                    listen_peer_urls: vec![peers[i].clone()],
+                    initial_advertise_peer_urls: vec![peers[i].clone()],
+                    initial_cluster: initial_cluster.clone(),
+                    ..Config::default()
+                };
+                tweak(&mut config);
+                config
+            })
+            .collect();
+        let mut cluster = Self { members: Vec::new(), configs, _dir: dir };
+        for config in &cluster.configs {
+            cluster.members.push(Some(start(config.clone()).await.expect("starts")));
+        }
+        cluster.ready().await;
+        cluster
+    }
+
+    pub async fn ready(&self) {
+        for member in self.members.iter().flatten() {
+            tokio::time::timeout(PATIENCE, member.ready()).await.expect("ready in time");
+        }
+    }
+
+    pub fn handle(&self, i: usize) -> Arc<Handle> {
+        self.members[i].as_ref().expect("runs").handle()
+    }
+
+    pub fn client_url(&self, i: usize) -> String {
+        self.configs[i].listen_client_urls[0].clone()
+    }
+
+    pub fn data_dir(&self, i: usize) -> PathBuf {
+        self.configs[i].data_dir.clone()
+    }
+
+    /// The member that leads, waiting for one.
+    pub async fn leader(&self) -> usize {
+        eventually("a leader", || async {
+            for (i, member) in self.members.iter().enumerate() {
+                let Some(member) = member else { continue };
+                let status = member.handle().status().await.ok()?;
+                let own = status.header.expect("header").member_id;
+                if status.leader == own {
+                    return Some(i);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    pub async fn follower(&self) -> usize {
+        let leader = self.leader().await;
+        (0..self.members.len())
+            .find(|i| *i != leader && self.members[*i].is_some())
+            .expect("another member")
+    }
+
+    /// Stops a member without any farewell.
+    pub async fn kill(&mut self, i: usize) {
+        self.members[i].take().expect("runs").kill().await;
+    }
+
+    pub async fn shutdown(&mut self, i: usize) {
+        self.members[i].take().expect("runs").shutdown().await;
+    }
+
+    /// Starts a stopped member on its data.
+    pub async fn restart(&mut self, i: usize) {
+        let config = self.configs[i].clone();
+        let member = eventually("the data folder is free again", || async {
+            start(config.clone()).await.ok()
+        })
+        .await;
+        self.members[i] = Some(member);
+    }
+}
+
+pub fn put_request(key: &str, value: &str) -> pb::PutRequest {
+    pb::PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        ..Default::default()
+    }
+}
+
+pub fn one(request: Request) -> pb::TxnRequest {
+    let op = pb::RequestOp { request: Some(request) };
+    pb::TxnRequest { success: vec![op], ..Default::default() }
+}
+
+/// Writes a key; the revision of the write.
+pub async fn put(store: &dyn Store, key: &str, value: &str) -> Result<i64, WriteError> {
+    let response = store.txn(one(Request::RequestPut(put_request(key, value)))).await?;
+    Ok(response.header.expect("header").revision)
+}
+
+pub async fn delete(store: &dyn Store, key: &str) -> i64 {
+    let request = pb::DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() };
+    let response = store.txn(one(Request::RequestDeleteRange(request))).await.expect("deleted");
+    response.header.expect("header").revision
+}
+
+pub fn range_request(key: &str) -> pb::RangeRequest {
+    pb::RangeRequest { key: key.to_owned().into(), ..Default::default() }
+}
+
+pub fn prefix_request(prefix: &str) -> pb::RangeRequest {
+    let range = pintle_store_api::KeyRange::prefix(prefix.to_owned().into());
+    let range_end = range.end().cloned().expect("bounded");
+    pb::RangeRequest { key: prefix.to_owned().into(), range_end, ..Default::default() }
+}
+
+/// The value of a key.
+pub async fn get(store: &dyn Store, key: &str) -> Option<String> {
+    let response = store.range(range_request(key)).await.expect("readable");
+    let kv = response.kvs.into_iter().next()?;
+    Some(String::from_utf8(kv.value.to_vec()).expect("text"))
+}
