@@ -101,7 +101,8 @@ impl Tool {
 
     fn start_with(&self, arguments: &[&str], stdin: Stdio) -> Result<Background, Failed> {
         let line = self.line(arguments);
-        let failed = |error: std::io::Error| Failed { command: line.clone(), output: error.to_string() };
+        let failed =
+            |error: std::io::Error| Failed { command: line.clone(), output: error.to_string() };
         let mut child = self
             .command(arguments)
             .stdin(stdin)

@@ -24,7 +24,10 @@ impl Scenario {
                 println!("ok      {seconds:6.1} s  {name}");
             }
             Err(error) => {
-                println!("FAILED  {seconds:6.1} s  {name}\n        {}", error.replace('\n', "\n        "));
+                println!(
+                    "FAILED  {seconds:6.1} s  {name}\n        {}",
+                    error.replace('\n', "\n        ")
+                );
                 self.failures.push(name.to_owned());
             }
         }

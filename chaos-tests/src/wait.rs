@@ -7,11 +7,7 @@ use crate::Result;
 const POLL: Duration = Duration::from_millis(100);
 
 /// Asks `probe` until it answers `Ok`; its last `Err` is part of the failure.
-pub fn wait_for<T>(
-    what: &str,
-    limit: Duration,
-    mut probe: impl FnMut() -> Result<T>,
-) -> Result<T> {
+pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     loop {
         match probe() {

@@ -88,7 +88,8 @@ impl Pki {
             .with_context(|| format!("creating {}", self.dir.display()))?;
         self.ensure_ca()?;
         let masters = Some("system:masters");
-        let client = |common_name, organization| Subject { common_name, organization, server: false };
+        let client =
+            |common_name, organization| Subject { common_name, organization, server: false };
         self.ensure_leaf(&self.admin(), &client("kubernetes-admin", masters))?;
         self.ensure_leaf(&self.scheduler(), &client("system:kube-scheduler", None))?;
         self.ensure_leaf(&self.controllers(), &client("system:kube-controller-manager", None))?;

@@ -77,11 +77,8 @@ pub(crate) async fn apiserver(options: ApiserverOptions) -> anyhow::Result<()> {
     let store = pintle_store::remote::Remote::connect(&options.etcd_servers, tls.as_ref())
         .await
         .context("connecting to the store")?;
-    let advertise = if options.advertise_api.is_empty() {
-        vec![options.listen]
-    } else {
-        options.advertise_api
-    };
+    let advertise =
+        if options.advertise_api.is_empty() { vec![options.listen] } else { options.advertise_api };
     let config = server::apiserver(&options.name, options.listen, advertise, &pki)?;
     Ok(pintle_apiserver::serve(config, Arc::new(store), shutdown).await?)
 }

@@ -120,9 +120,9 @@ async fn start_roles(
     Ok(vec![
         (
             "scheduler",
-            tokio::spawn(async move {
-                Ok(pintle_scheduler::run(scheduler, stop_scheduler).await?)
-            }),
+            tokio::spawn(
+                async move { Ok(pintle_scheduler::run(scheduler, stop_scheduler).await?) },
+            ),
         ),
         (
             "controllers",

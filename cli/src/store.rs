@@ -55,12 +55,30 @@ const FLAGS: &[Flag] = &[
 
 /// Flags of etcd that have no meaning here, or none yet.
 const ACCEPTED: &[&str] = &[
-    "wal-dir", "snapshot-catchup-entries", "max-snapshots", "max-wals", "quota-backend-bytes",
-    "backend-bbolt-freelist-type", "backend-batch-interval", "backend-batch-limit", "pre-vote",
-    "strict-reconfig-check", "enable-grpc-gateway", "log-level", "log-format", "logger",
-    "log-outputs", "auto-compaction-retention", "auto-compaction-mode", "enable-pprof",
-    "max-concurrent-streams", "grpc-keepalive-min-time", "grpc-keepalive-interval",
-    "grpc-keepalive-timeout", "warning-apply-duration", "warning-unary-request-duration",
+    "wal-dir",
+    "snapshot-catchup-entries",
+    "max-snapshots",
+    "max-wals",
+    "quota-backend-bytes",
+    "backend-bbolt-freelist-type",
+    "backend-batch-interval",
+    "backend-batch-limit",
+    "pre-vote",
+    "strict-reconfig-check",
+    "enable-grpc-gateway",
+    "log-level",
+    "log-format",
+    "logger",
+    "log-outputs",
+    "auto-compaction-retention",
+    "auto-compaction-mode",
+    "enable-pprof",
+    "max-concurrent-streams",
+    "grpc-keepalive-min-time",
+    "grpc-keepalive-interval",
+    "grpc-keepalive-timeout",
+    "warning-apply-duration",
+    "warning-unary-request-duration",
 ];
 
 /// The flags as they were given; the config file is read when the store starts.
@@ -76,10 +94,18 @@ impl Args for Options {
     fn augment_args(command: clap::Command) -> clap::Command {
         let mut command = command
             .disable_version_flag(true)
-            .arg(Arg::new("version").long("version").action(ArgAction::SetTrue)
-                .help("Print the version and exit"))
-            .arg(Arg::new("config-file").long("config-file").env("ETCD_CONFIG_FILE")
-                .help("YAML file with flags as keys; other flags are ignored then"));
+            .arg(
+                Arg::new("version")
+                    .long("version")
+                    .action(ArgAction::SetTrue)
+                    .help("Print the version and exit"),
+            )
+            .arg(
+                Arg::new("config-file")
+                    .long("config-file")
+                    .env("ETCD_CONFIG_FILE")
+                    .help("YAML file with flags as keys; other flags are ignored then"),
+            );
         for flag in FLAGS {
             let mut arg = Arg::new(flag.name)
                 .long(flag.name)
@@ -95,7 +121,11 @@ impl Args for Options {
         }
         for name in ACCEPTED {
             command = command.arg(
-                Arg::new(*name).long(*name).env(variable(name)).hide(true).num_args(0..=1)
+                Arg::new(*name)
+                    .long(*name)
+                    .env(variable(name))
+                    .hide(true)
+                    .num_args(0..=1)
                     .default_missing_value("true"),
             );
         }
@@ -183,11 +213,7 @@ fn from_file(path: &PathBuf) -> anyhow::Result<BTreeMap<&'static str, String>> {
     Ok(values)
 }
 
-fn insert_known(
-    values: &mut BTreeMap<&'static str, String>,
-    key: &str,
-    value: &serde_json::Value,
-) {
+fn insert_known(values: &mut BTreeMap<&'static str, String>, key: &str, value: &serde_json::Value) {
     let Some(flag) = FLAGS.iter().find(|flag| flag.name == key) else {
         tracing::info!(key, "accepted without effect");
         return;

@@ -184,8 +184,7 @@ fn prepare(layout: &Layout, shape: &Shape) -> anyhow::Result<()> {
     nodes.push(node_names::HOLLOW.to_owned());
     pki.ensure(&nodes)?;
     let server = format!("https://{}", shape.front());
-    let kubeconfig =
-        clients::kubeconfig(&server, &pki.ca().cert, "kubernetes-admin", &pki.admin());
+    let kubeconfig = clients::kubeconfig(&server, &pki.ca().cert, "kubernetes-admin", &pki.admin());
     // JSON is YAML, and kubectl reads either.
     let text = serde_json::to_vec_pretty(&kubeconfig)?;
     replace_file(&layout.admin_kubeconfig(), &text, 0o600).context("writing the kubeconfig")?;
@@ -210,5 +209,5 @@ fn print_ready(layout: &Layout, shape: &Shape) {
     println!("Type next:");
     println!("  export KUBECONFIG={}", layout.admin_kubeconfig().display());
     println!("  kubectl get nodes");
-    println!("  kubectl create deployment web --image={} --replicas=3 -- /demo serve", crate::image::DEMO);
+    println!("  kubectl create deployment web --image={} --replicas=3", crate::image::DEMO);
 }

@@ -25,7 +25,7 @@ const BINARY: &str = "pintle-demo";
 const BUSYBOX: &str = "/bin/busybox";
 /// The names under which busybox is linked.
 const APPLETS: &[&str] = &[
-    "ash", "cat", "cp", "date", "df", "dd", "echo", "env", "false", "find", "free", "grep", "gzip",
+    "ash", "cat", "cut", "cp", "date", "df", "dd", "echo", "env", "false", "find", "free", "grep", "gzip",
     "head", "hostname", "id", "ip", "kill", "ln", "ls", "md5sum", "mkdir", "mount", "mv", "nc",
     "nslookup", "ping", "ps", "pwd", "rm", "rmdir", "route", "sed", "seq", "sh", "sha256sum",
     "sleep", "sort", "stat", "stty", "tail", "tar", "tee", "test", "top", "touch", "true", "tty",

@@ -59,7 +59,8 @@ fn http_get(path: &str) -> anyhow::Result<tonic::codegen::http::Request<Vec<u8>>
 /// Whether the node says that pods can run on it.
 pub(crate) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| {
-        condition.type_ == "Ready" && condition.status == "True"
-    })
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

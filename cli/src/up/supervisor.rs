@@ -243,13 +243,7 @@ fn member_arguments(command: &mut Command, layout: &Layout, shape: &Shape, index
     command.args(["--advertise-api", &apis.join(",")]);
 }
 
-fn agent_arguments(
-    command: &mut Command,
-    layout: &Layout,
-    shape: &Shape,
-    name: &str,
-    index: u16,
-) {
+fn agent_arguments(command: &mut Command, layout: &Layout, shape: &Shape, name: &str, index: u16) {
     let apis: Vec<String> = (1..=shape.members).map(|i| shape.api(i).to_string()).collect();
     command.arg("agent");
     command.args(["--name", name]);

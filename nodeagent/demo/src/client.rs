@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// How often to ask (each time by a new connection).
     #[arg(long, default_value_t = 1)]
     times: u32,
+    /// Milliseconds between two questions.
+    #[arg(long, default_value_t = 0)]
+    every_ms: u64,
     /// Milliseconds to wait for one answer.
     #[arg(long, default_value_t = 3000)]
     timeout_ms: u64,
@@ -35,7 +38,10 @@ enum Protocol {
 pub(crate) fn ask(options: &Options) -> io::Result<String> {
     let timeout = Duration::from_millis(options.timeout_ms);
     let mut answers = Vec::new();
-    for _ in 0..options.times {
+    for question in 0..options.times {
+        if question > 0 {
+            crate::pass(Duration::from_millis(options.every_ms));
+        }
         let answer = match options.protocol {
             Protocol::Http => ask_http(options, timeout)?,
             Protocol::Tcp => ask_tcp(options, timeout)?,
