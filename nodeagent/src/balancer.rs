@@ -118,9 +118,8 @@ impl Backends {
     fn order(&self, first: usize, now: Instant) -> Vec<usize> {
         let count = self.addresses.len();
         let failed_at = self.failed_at.lock();
-        let aside = |index: &usize| {
-            failed_at[*index].is_some_and(|at| now.duration_since(at) < ASIDE)
-        };
+        let aside =
+            |index: &usize| failed_at[*index].is_some_and(|at| now.duration_since(at) < ASIDE);
         let mut order: Vec<usize> = (0..count).map(|i| (first + i) % count).collect();
         order.sort_by_key(aside);
         order
