@@ -12,12 +12,18 @@ pub mod authz;
 mod bootstrap;
 mod config;
 pub mod connect;
+mod crd;
+mod documents;
 pub mod error;
+mod health;
 pub mod http;
+mod node_proxy;
+mod openid;
 pub mod registry;
 pub mod request_info;
+mod server;
+mod token;
+pub mod version;
 
 pub use config::{Config, TlsFiles};
 pub use server::{ServeError, serve};
-
-mod server;

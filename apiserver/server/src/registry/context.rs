@@ -52,6 +52,21 @@ pub struct Context {
 }
 
 impl Context {
+    /// The apiserver's own business with an object.
+    pub fn internal(registry: &Registry, resource: &Arc<Resource>, namespace: &str, name: &str) -> Self {
+        Self {
+            registry: registry.clone(),
+            user: Arc::new(UserInfo::apiserver()),
+            resource: resource.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: String::new(),
+            dry_run: false,
+            field_manager: "kube-apiserver".to_owned(),
+            warnings: Warnings::default(),
+        }
+    }
+
     /// The resource as errors name it.
     pub fn group_resource(&self) -> GroupResource {
         self.resource.group_resource()
