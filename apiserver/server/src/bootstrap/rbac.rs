@@ -3,6 +3,7 @@
 //! Nothing is taken away: administrators may add to the default roles, and may opt out with the
 //! autoupdate annotation set to `false`.
 
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use pintle_machinery::object;
 use serde_json::{Value, json};
 
@@ -56,7 +57,7 @@ pub(super) fn add_to_role(found: &mut Value, wanted: &Value) -> ApiResult<bool> 
         }
         return Ok(changed);
     }
-    let typed = |role: &Value| {
+    let typed = |role: &Value| -> ApiResult<Vec<PolicyRule>> {
         let rules = role.get("rules").filter(|rules| !rules.is_null()).cloned();
         serde_json::from_value(rules.unwrap_or_else(|| json!([]))).map_err(ApiError::internal_error)
     };

@@ -116,7 +116,7 @@ fn ignores_budget(pod: &Pod, budget: &PodDisruptionBudget) -> bool {
     let policy = budget.spec.as_ref().and_then(|s| s.unhealthy_pod_eviction_policy.as_deref());
     let Some(status) = &budget.status else { return false };
     policy == Some("AlwaysAllow")
-        || (status.current_healthy >= status.desired_healthy && status.desired_healthy > 0)
+        || (status.current_healthy >= status.desired_healthy && status.desired_healthy > Some(0))
 }
 
 fn spend(budget: &mut Value, pod: &str, now: &str) -> ApiResult<()> {
