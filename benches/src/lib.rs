@@ -1,1 +1,1 @@
-//! pintle-benches.
+//! Measurements: criterion micro benches under `benches/`.

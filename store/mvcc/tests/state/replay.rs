@@ -72,9 +72,10 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A member and its log.
 struct Member {
+    /// Closed before its folder goes.
+    mvcc: Mvcc,
     temp: TempDir,
     generation: usize,
-    mvcc: Mvcc,
     /// Each apply; its index is the opaque metadata.
     log: Vec<Vec<(u64, Vec<Command>)>>,
 }
@@ -97,7 +98,7 @@ impl Member {
     fn new() -> Self {
         let temp = scratch();
         let mvcc = Mvcc::open(temp.path().join("0"), options()).expect("open");
-        Self { temp, generation: 0, mvcc, log: Vec::new() }
+        Self { mvcc, temp, generation: 0, log: Vec::new() }
     }
 
     fn root(&self) -> PathBuf {
@@ -286,7 +287,7 @@ fn quiet_twin(member: &Member) -> Member {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2_000, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2_000, ..Default::default() })]
 
     #[test]
     fn the_state_is_the_model(steps in vec(step(), 1..40)) {
