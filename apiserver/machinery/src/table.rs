@@ -210,16 +210,16 @@ pub fn row(resource: &Resource, object: &Value, include: IncludeObject, now: Tim
 
 /// A whole `Table`. `list_meta` is the metadata of the list, or for a single object its
 /// `resourceVersion`. Without columns it is a later event of a watch.
-pub fn table<'a>(
+pub fn table(
     resource: &Resource,
-    objects: impl IntoIterator<Item = &'a Value>,
+    objects: &[&Value],
     list_meta: Value,
     include: IncludeObject,
     with_columns: bool,
     now: Timestamp,
 ) -> Value {
     let rows: Vec<Value> =
-        objects.into_iter().map(|object| row(resource, object, include, now)).collect();
+        objects.iter().map(|object| row(resource, object, include, now)).collect();
     let columns = if with_columns { columns(resource) } else { Vec::new() };
     json!({
         "kind": "Table",

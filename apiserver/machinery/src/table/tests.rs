@@ -196,12 +196,12 @@ fn tables_carry_columns_rows_and_objects() {
     let object = json!({"metadata": {"name": "c"}, "data": {"a": "b"}});
     let now = time::parse(NOW).unwrap();
     let meta = json!({"resourceVersion": "5"});
-    let shown = table(resource, [&object], meta, IncludeObject::Metadata, true, now);
+    let shown = table(resource, &[&object], meta, IncludeObject::Metadata, true, now);
     assert_eq!(shown["columnDefinitions"][0]["format"], "name");
     assert_eq!(shown["rows"][0]["cells"], json!(["c", 1, "<unknown>"]));
     assert_eq!(shown["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     assert_eq!(shown["metadata"]["resourceVersion"], "5");
-    let bare = table(resource, [&object], json!({}), IncludeObject::None, false, now);
+    let bare = table(resource, &[&object], json!({}), IncludeObject::None, false, now);
     assert_eq!(bare["columnDefinitions"], json!([]));
     assert_eq!(bare["rows"][0]["object"], Value::Null);
 }
