@@ -77,15 +77,23 @@ fn check_keys(value: &Value, schema: View<'_>, path: &str) -> Result<()> {
                 let element = item_path(item, schema);
                 if element == "k:{}" && !schema.list_map_keys().is_empty() {
                     let keys = schema.list_map_keys().join(", ");
-                    return Err(Status::new(500, crate::Reason::Unknown, format!(
-                        "failed to create typed patch object: {path}: element 0: associative list with keys has an element that omits key field \"{keys}\" (and doesn't have default value)"
-                    )));
+                    return Err(Status::new(
+                        500,
+                        crate::Reason::Unknown,
+                        format!(
+                            "failed to create typed patch object: {path}: element 0: associative list with keys has an element that omits key field \"{keys}\" (and doesn't have default value)"
+                        ),
+                    ));
                 }
                 if seen.contains(&element) {
-                    return Err(Status::new(500, crate::Reason::Unknown, format!(
-                        "failed to create typed patch object: {path}: duplicate entries for key [{}]",
-                        element.get(2..).unwrap_or_default()
-                    )));
+                    return Err(Status::new(
+                        500,
+                        crate::Reason::Unknown,
+                        format!(
+                            "failed to create typed patch object: {path}: duplicate entries for key [{}]",
+                            element.get(2..).unwrap_or_default()
+                        ),
+                    ));
                 }
                 if let Some(items) = schema.items() {
                     check_keys(item, items, &format!("{path}[{}]", seen.len()))?;

@@ -98,17 +98,25 @@ fn hpa_to_v1(hpa: &mut Value) -> Result<()> {
     let root = object::as_object_mut(hpa);
     if let Some(spec) = root.get_mut("spec").and_then(Value::as_object_mut) {
         let mut metrics = take_list(spec, "metrics");
-        if let Some(at) = metrics.iter().position(|m| is_cpu(m, "/resource/target/averageUtilization")) {
+        if let Some(at) =
+            metrics.iter().position(|m| is_cpu(m, "/resource/target/averageUtilization"))
+        {
             let metric = metrics.remove(at);
             let target = metric["resource"]["target"]["averageUtilization"].clone();
             spec.insert("targetCPUUtilizationPercentage".to_owned(), target);
         }
         annotate(&mut annotations, METRICS_ANNOTATION, metrics.into());
-        annotate(&mut annotations, BEHAVIOR_ANNOTATION, spec.remove("behavior").unwrap_or_default());
+        annotate(
+            &mut annotations,
+            BEHAVIOR_ANNOTATION,
+            spec.remove("behavior").unwrap_or_default(),
+        );
     }
     if let Some(status) = root.get_mut("status").and_then(Value::as_object_mut) {
         let mut current = take_list(status, "currentMetrics");
-        if let Some(at) = current.iter().position(|m| is_cpu(m, "/resource/current/averageUtilization")) {
+        if let Some(at) =
+            current.iter().position(|m| is_cpu(m, "/resource/current/averageUtilization"))
+        {
             let metric = current.remove(at);
             let percent = metric["resource"]["current"]["averageUtilization"].clone();
             status.insert("currentCPUUtilizationPercentage".to_owned(), percent);

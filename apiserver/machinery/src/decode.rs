@@ -162,7 +162,10 @@ mod tests {
         let body = br#"{"a":1,"a":2,"spec":{"list":[{"x":1},{"x":1,"x":3}]}}"#;
         let decoded = json(body).unwrap();
         assert_eq!(decoded.value, json!({"a": 2, "spec": {"list": [{"x": 1}, {"x": 3}]}}));
-        assert_eq!(decoded.duplicates, ["duplicate field \"a\"", "duplicate field \"spec.list[1].x\""]);
+        assert_eq!(
+            decoded.duplicates,
+            ["duplicate field \"a\"", "duplicate field \"spec.list[1].x\""]
+        );
         let decoded = yaml(b"spec:\n  a: 1\n  a: x\n").unwrap();
         assert_eq!(decoded.value, json!({"spec": {"a": "x"}}));
         assert_eq!(decoded.duplicates, ["duplicate field \"spec.a\""]);
@@ -180,7 +183,8 @@ mod tests {
 
     #[test]
     fn yaml_round_trips() {
-        let value = json!({"a": "yes", "b": ["1", 1, null, true], "c": {"d": "x: y", "e": "", "f": {}}});
+        let value =
+            json!({"a": "yes", "b": ["1", 1, null, true], "c": {"d": "x: y", "e": "", "f": {}}});
         assert_eq!(yaml(to_yaml(&value).unwrap().as_bytes()).unwrap().value, value);
     }
 

@@ -94,7 +94,12 @@ fn check_custom(
     {
         let mut dropped = Vec::new();
         let at = At::Root;
-        Walk { unknown: &mut dropped }.value(metadata, meta, At::Key(&at, "metadata"), "ObjectMeta")?;
+        Walk { unknown: &mut dropped }.value(
+            metadata,
+            meta,
+            At::Key(&at, "metadata"),
+            "ObjectMeta",
+        )?;
         unknown.append(&mut dropped);
     }
     let pruned = crate::schema::prune(object, schema);
@@ -161,7 +166,11 @@ impl Walk<'_> {
         }
         if schema.is_int_or_string() {
             let fits = value.is_string() || value.is_i64();
-            return if fits { Ok(()) } else { Err(mismatch(value, at, owner, "intstr.IntOrString")) };
+            return if fits {
+                Ok(())
+            } else {
+                Err(mismatch(value, at, owner, "intstr.IntOrString"))
+            };
         }
         match (schema.kind(), &mut *value) {
             (Type::Object, Value::Object(_)) => self.object(value, schema, at, owner),
@@ -318,7 +327,12 @@ mod tests {
     use super::*;
     use crate::RestMapper;
 
-    fn run(group: &str, plural: &str, mut object: Value, mode: FieldValidation) -> Result<(Value, Vec<String>)> {
+    fn run(
+        group: &str,
+        plural: &str,
+        mut object: Value,
+        mode: FieldValidation,
+    ) -> Result<(Value, Vec<String>)> {
         let mapper = RestMapper::builtin();
         let resource = mapper.preferred(group, plural).unwrap();
         let warnings = check(&mut object, Vec::new(), resource, mode)?;
@@ -330,8 +344,7 @@ mod tests {
         let pod = json!({"spec": {"foo": 1, "containers": [{"name": "a", "imag": "x"}]}});
         let (clean, warnings) = run("", "pods", pod.clone(), FieldValidation::Warn).unwrap();
         assert_eq!(clean, json!({"spec": {"containers": [{"name": "a"}]}}));
-        let expected =
-            ["unknown field \"spec.containers[0].imag\"", "unknown field \"spec.foo\""];
+        let expected = ["unknown field \"spec.containers[0].imag\"", "unknown field \"spec.foo\""];
         assert_eq!(warnings, expected);
         assert!(run("", "pods", pod.clone(), FieldValidation::Ignore).unwrap().1.is_empty());
         let error = run("", "pods", pod, FieldValidation::Strict).unwrap_err();
@@ -399,7 +412,8 @@ mod tests {
     #[test]
     fn free_form_values_are_left_alone() {
         let revision = json!({"data": {"a": null, "b": [1]}, "revision": 1});
-        let (clean, _) = run("apps", "controllerrevisions", revision.clone(), FieldValidation::Strict).unwrap();
+        let (clean, _) =
+            run("apps", "controllerrevisions", revision.clone(), FieldValidation::Strict).unwrap();
         assert_eq!(clean, revision);
     }
 }

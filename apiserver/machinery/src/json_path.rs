@@ -14,7 +14,11 @@ enum Step {
     Key(String),
     Index(i64),
     All,
-    Filter { path: Vec<Step>, equal: bool, value: Value },
+    Filter {
+        path: Vec<Step>,
+        equal: bool,
+        value: Value,
+    },
     /// `?(@.x)`: items that have the field.
     Has(Vec<Step>),
 }

@@ -13,8 +13,8 @@ use crate::status::{Result, Status};
 mod compare;
 mod field_set;
 
-pub use compare::{Changes, compare, fields_of};
 pub(crate) use compare::item_path;
+pub use compare::{Changes, compare, fields_of};
 pub use field_set::FieldSet;
 
 /// Metadata that belongs to the system and to no manager.
@@ -138,7 +138,13 @@ pub fn set_entries(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|entry| !entry.fields.is_empty());
     entries.sort_by(|a, b| {
         let key = |e: &Entry| {
-            (e.operation, e.time.clone(), e.manager.clone(), e.api_version.clone(), e.subresource.clone())
+            (
+                e.operation,
+                e.time.clone(),
+                e.manager.clone(),
+                e.api_version.clone(),
+                e.subresource.clone(),
+            )
         };
         key(a).cmp(&key(b))
     });

@@ -70,8 +70,7 @@ impl Quantity {
             Some(b'+') => (false, &text[1..]),
             _ => (false, text),
         };
-        let number_end =
-            rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(number_end);
         let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (integer.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -189,7 +188,8 @@ fn scaled_nanos(integer: &str, fraction: &str, scale: Scale) -> i128 {
             if integer.len() > INTEGER_DIGITS_MAX + NANO_DIGITS {
                 return NANOS_MAX;
             }
-            let whole: i128 = if integer.is_empty() { 0 } else { integer.parse().unwrap_or(NANOS_MAX) };
+            let whole: i128 =
+                if integer.is_empty() { 0 } else { integer.parse().unwrap_or(NANOS_MAX) };
             let inexact = fraction.bytes().any(|b| b != b'0');
             (whole + i128::from(inexact)).min(NANOS_MAX)
         }
@@ -384,7 +384,9 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for text in ["", "-", "m", "1.1.1", "1x", "1 Mi", "1MiB", "1e", "1ee3", "1K", "0x10", "--1", "1mi"] {
+        for text in
+            ["", "-", "m", "1.1.1", "1x", "1 Mi", "1MiB", "1e", "1ee3", "1K", "0x10", "--1", "1mi"]
+        {
             assert!(Quantity::parse(text).is_err(), "{text}");
         }
     }

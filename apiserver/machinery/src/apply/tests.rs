@@ -43,16 +43,21 @@ fn an_apply_creates_and_owns_what_it_configures() {
 
 #[test]
 fn applying_the_same_again_changes_nothing() {
-    let configured = config(json!({"replicas": 1, "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}));
+    let configured = config(
+        json!({"replicas": 1, "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}),
+    );
     let live = run(None, configured.clone(), "a", false).unwrap();
     let view = schema::builtin().view("io.k8s.api.apps.v1.Deployment");
-    let again = apply(Some(&live), &configured, view, &writer("a", "2027-01-01T00:00:00Z"), false).unwrap();
+    let again =
+        apply(Some(&live), &configured, view, &writer("a", "2027-01-01T00:00:00Z"), false).unwrap();
     assert_eq!(again, live);
 }
 
 #[test]
 fn what_an_applier_no_longer_configures_is_removed_unless_another_owns_it() {
-    let live = run(None, config(json!({"replicas": 1, "paused": true, "minReadySeconds": 5})), "a", false).unwrap();
+    let live =
+        run(None, config(json!({"replicas": 1, "paused": true, "minReadySeconds": 5})), "a", false)
+            .unwrap();
     let live = run(Some(&live), config(json!({"minReadySeconds": 5})), "b", false).unwrap();
     let live = run(Some(&live), config(json!({"replicas": 1})), "a", false).unwrap();
     assert_eq!(live["spec"], json!({"replicas": 1, "minReadySeconds": 5}));
@@ -71,7 +76,10 @@ fn a_disputed_field_is_a_conflict_until_forced() {
         "Apply failed with 1 conflict: conflict with \"kubectl\" using apps/v1 at 2026-01-02T00:00:00Z: .spec.replicas"
     );
     let cause = &error.details.as_ref().unwrap().causes[0];
-    assert_eq!((cause.reason.as_str(), cause.field.as_str()), ("FieldManagerConflict", ".spec.replicas"));
+    assert_eq!(
+        (cause.reason.as_str(), cause.field.as_str()),
+        ("FieldManagerConflict", ".spec.replicas")
+    );
     let forced = run(Some(&live), config(json!({"replicas": 2})), "a", true).unwrap();
     assert_eq!(forced["spec"]["replicas"], 2);
     assert_eq!(forced["metadata"]["managedFields"].as_array().unwrap().len(), 1);
@@ -90,14 +98,17 @@ fn an_equal_value_is_shared_without_conflict() {
 fn keyed_lists_merge_by_key_and_items_leave_with_their_owner() {
     let container = |name: &str, image: &str| json!({"name": name, "image": image});
     let pod = |containers: Value| config(json!({"template": {"spec": {"containers": containers}}}));
-    let live = run(None, pod(json!([container("one", "a"), container("two", "b")])), "a", false).unwrap();
+    let live =
+        run(None, pod(json!([container("one", "a"), container("two", "b")])), "a", false).unwrap();
     let live = run(Some(&live), pod(json!([container("side", "s")])), "b", false).unwrap();
     let names = |live: &Value| -> Vec<String> {
         let list = live["spec"]["template"]["spec"]["containers"].as_array().unwrap();
         list.iter().map(|c| c["name"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(names(&live), ["one", "two", "side"]);
-    let live = run(Some(&live), pod(json!([container("two", "b"), container("new", "n")])), "a", false).unwrap();
+    let live =
+        run(Some(&live), pod(json!([container("two", "b"), container("new", "n")])), "a", false)
+            .unwrap();
     // The order among items of different owners is not promised, only who is there.
     let mut left = names(&live);
     left.sort();
@@ -106,7 +117,9 @@ fn keyed_lists_merge_by_key_and_items_leave_with_their_owner() {
 
 #[test]
 fn ports_are_told_apart_by_port_and_protocol() {
-    let ports = |ports: Value| config(json!({"template": {"spec": {"containers": [{"name": "c", "ports": ports}]}}}));
+    let ports = |ports: Value| {
+        config(json!({"template": {"spec": {"containers": [{"name": "c", "ports": ports}]}}}))
+    };
     let both = ports(json!([{"containerPort": 53}, {"containerPort": 53, "protocol": "UDP"}]));
     let live = run(None, both, "a", false).unwrap();
     let fields = live["metadata"]["managedFields"].to_string();
@@ -121,7 +134,10 @@ fn defaulted_fields_survive_an_apply_that_does_not_name_them() {
     let mut live = live;
     live["spec"]["revisionHistoryLimit"] = json!(10);
     let next = run(Some(&live), config(json!({"replicas": 2})), "a", false).unwrap();
-    assert_eq!(without_managed_fields(&next)["spec"], json!({"replicas": 2, "revisionHistoryLimit": 10}));
+    assert_eq!(
+        without_managed_fields(&next)["spec"],
+        json!({"replicas": 2, "revisionHistoryLimit": 10})
+    );
 }
 
 #[test]

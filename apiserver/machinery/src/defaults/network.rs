@@ -63,7 +63,8 @@ pub(super) fn network_policy(map: &mut Map<String, Value>) {
         });
     }
     if spec.get("policyTypes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
-        let types = if has(spec, "egress") { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+        let types =
+            if has(spec, "egress") { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
         spec.insert("policyTypes".to_owned(), types);
     }
 }

@@ -100,9 +100,12 @@ fn field_ref(reference: &mut Map<String, Value>) {
 }
 
 fn probe(probe: &mut Map<String, Value>) {
-    for (key, value) in
-        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
-    {
+    for (key, value) in [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ] {
         if probe.get(key).and_then(Value::as_i64).unwrap_or(0) == 0 {
             probe.insert(key.to_owned(), value.into());
         }

@@ -59,9 +59,13 @@ fn pods_are_defaulted_as_upstream_does() {
 
 #[test]
 fn deployments_get_their_strategy_and_their_template() {
-    let deployment = defaulted("apps", "deployments", json!({"spec": {"template": {"spec": {
-        "containers": [{"name": "c", "image": "x:1"}],
-    }}}}));
+    let deployment = defaulted(
+        "apps",
+        "deployments",
+        json!({"spec": {"template": {"spec": {
+            "containers": [{"name": "c", "image": "x:1"}],
+        }}}}),
+    );
     let spec = &deployment["spec"];
     assert_eq!(spec["replicas"], 1);
     assert_eq!(spec["revisionHistoryLimit"], 10);
@@ -79,14 +83,16 @@ fn deployments_get_their_strategy_and_their_template() {
 
 #[test]
 fn services_get_type_affinity_policies_and_target_ports() {
-    let service = defaulted("", "services", json!({"spec": {"type": "NodePort", "ports": [{"port": 80}]}}));
+    let service =
+        defaulted("", "services", json!({"spec": {"type": "NodePort", "ports": [{"port": 80}]}}));
     let expected = json!({
         "type": "NodePort", "sessionAffinity": "None", "externalTrafficPolicy": "Cluster",
         "internalTrafficPolicy": "Cluster",
         "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}],
     });
     assert_eq!(service["spec"], expected);
-    let external = defaulted("", "services", json!({"spec": {"type": "ExternalName", "externalName": "a.b"}}));
+    let external =
+        defaulted("", "services", json!({"spec": {"type": "ExternalName", "externalName": "a.b"}}));
     assert_eq!(external["spec"].get("internalTrafficPolicy"), None);
 }
 

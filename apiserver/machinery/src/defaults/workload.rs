@@ -100,7 +100,11 @@ pub(super) fn job(map: &mut Map<String, Value>) {
     let backoff = if has(spec, "backoffLimitPerIndex") { i64::from(i32::MAX) } else { 6 };
     or(spec, "backoffLimit", backoff);
     let has_policy = has(spec, "podFailurePolicy");
-    or_empty(spec, "podReplacementPolicy", if has_policy { "Failed" } else { "TerminatingOrFailed" });
+    or_empty(
+        spec,
+        "podReplacementPolicy",
+        if has_policy { "Failed" } else { "TerminatingOrFailed" },
+    );
     if let Some(policy) = child(spec, "podFailurePolicy") {
         each(policy, "rules", |rule| {
             each(rule, "onPodConditions", |pattern| or_empty(pattern, "status", "True"));
@@ -147,9 +151,11 @@ pub(super) fn horizontal_pod_autoscaler(map: &mut Map<String, Value>, version: &
                 {"type": "Percent", "value": 100, "periodSeconds": 15},
             ])
         });
-        scaling_rules(behavior, "scaleDown", || {
-            json!([{"type": "Percent", "value": 100, "periodSeconds": 15}])
-        });
+        scaling_rules(
+            behavior,
+            "scaleDown",
+            || json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]),
+        );
         or(entry(behavior, "scaleUp"), "stabilizationWindowSeconds", 0);
     }
 }

@@ -129,10 +129,24 @@ fn walk(
         (Some(old), Some(new)) => match (shape(old, schema), shape(new, schema)) {
             (Shape::Map(old), Shape::Map(new)) => {
                 for (key, value) in new {
-                    descend(&format!("f:{key}"), old.get(key), Some(value), child(schema, key), changed, removed);
+                    descend(
+                        &format!("f:{key}"),
+                        old.get(key),
+                        Some(value),
+                        child(schema, key),
+                        changed,
+                        removed,
+                    );
                 }
                 for (key, value) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
-                    descend(&format!("f:{key}"), Some(value), None, child(schema, key), changed, removed);
+                    descend(
+                        &format!("f:{key}"),
+                        Some(value),
+                        None,
+                        child(schema, key),
+                        changed,
+                        removed,
+                    );
                 }
             }
             (Shape::List(old), Shape::List(new)) => {

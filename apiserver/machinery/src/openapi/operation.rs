@@ -94,7 +94,11 @@ const DELETE: [Parameter; 4] = [
         "boolean",
         "Delete even an object that cannot be read.",
     ),
-    ("propagationPolicy", "string", "What happens to dependents: Orphan, Background or Foreground."),
+    (
+        "propagationPolicy",
+        "string",
+        "What happens to dependents: Orphan, Background or Foreground.",
+    ),
 ];
 const LIST: [Parameter; 10] = [
     ("allowWatchBookmarks", "boolean", "Ask for BOOKMARK events."),
@@ -128,9 +132,10 @@ impl Operation<'_> {
             Action::DeleteCollection => {
                 parameters.push(DRY_RUN);
                 parameters.extend(DELETE);
-                parameters.extend(LIST.into_iter().filter(|(name, ..)| {
-                    !matches!(*name, "allowWatchBookmarks" | "watch")
-                }));
+                parameters.extend(
+                    LIST.into_iter()
+                        .filter(|(name, ..)| !matches!(*name, "allowWatchBookmarks" | "watch")),
+                );
             }
         }
         parameters
@@ -197,7 +202,8 @@ impl Operation<'_> {
                 Action::Patch => json!({"type": "object"}),
                 _ => Dialect::V3.reference(body),
             };
-            let content = self.accepts().into_iter().map(|t| (t.to_owned(), json!({"schema": schema})));
+            let content =
+                self.accepts().into_iter().map(|t| (t.to_owned(), json!({"schema": schema})));
             let content: Map<String, Value> = content.collect();
             let required = !matches!(self.action, Action::Delete | Action::DeleteCollection);
             map.insert("requestBody".into(), json!({"content": content, "required": required}));
@@ -205,9 +211,14 @@ impl Operation<'_> {
         let content: Map<String, Value> = match self.answer {
             Some(answer) => {
                 let schema = Dialect::V3.reference(answer);
-                self.produces().iter().map(|t| ((*t).to_owned(), json!({"schema": schema}))).collect()
+                self.produces()
+                    .iter()
+                    .map(|t| ((*t).to_owned(), json!({"schema": schema})))
+                    .collect()
             }
-            None => [("*/*".to_owned(), json!({"schema": {"type": "string"}}))].into_iter().collect(),
+            None => {
+                [("*/*".to_owned(), json!({"schema": {"type": "string"}}))].into_iter().collect()
+            }
         };
         let mut responses = Map::new();
         for code in self.codes() {

@@ -96,12 +96,8 @@ impl Builder<'_> {
     fn operation(&self, action: Action, suffix: &str, answer: &str) -> Value {
         let namespaced =
             if self.resource.namespaced && suffix.is_empty() { "Namespaced" } else { "" };
-        let id = format!(
-            "{}{}{namespaced}{}{suffix}",
-            action.verb(),
-            self.prefix,
-            self.resource.kind
-        );
+        let id =
+            format!("{}{}{namespaced}{}{suffix}", action.verb(), self.prefix, self.resource.kind);
         self.render(action, id, &self.kind, Some(&self.resource.definition), Some(answer))
     }
 
@@ -168,7 +164,10 @@ impl Builder<'_> {
 
     fn path_parameters(&self, namespace: bool, name: bool) -> Value {
         let mut parameters = Vec::new();
-        let text = [("name", name, "name of the object"), ("namespace", namespace, "object name and auth scope, such as for teams and projects")];
+        let text = [
+            ("name", name, "name of the object"),
+            ("namespace", namespace, "object name and auth scope, such as for teams and projects"),
+        ];
         for (parameter, _, description) in text.into_iter().filter(|(_, wanted, _)| *wanted) {
             let mut value = json!({
                 "name": parameter, "in": "path", "required": true, "description": description,

@@ -30,9 +30,10 @@ pub(super) fn definition(name: &str, schema: &Schema, dialect: Dialect) -> Value
         map.insert("oneOf".into(), json!([{"type": "string"}, {"type": "number"}]));
     }
     if !schema.gvks.is_empty() {
-        let gvks = schema.gvks.iter().map(
-            |gvk| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind}),
-        );
+        let gvks = schema
+            .gvks
+            .iter()
+            .map(|gvk| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind}));
         map.insert("x-kubernetes-group-version-kind".into(), gvks.collect());
     }
     value

@@ -17,8 +17,12 @@ fn clients_find_the_patch_parameters_and_types_of_a_kind() {
     let patch = &document["paths"][DEPLOYMENT_PATH]["patch"];
     let kind = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
     assert_eq!(patch["x-kubernetes-group-version-kind"], kind);
-    let names: Vec<&str> =
-        patch["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = patch["parameters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["pretty", "dryRun", "fieldManager", "fieldValidation", "force"]);
     let types: Vec<&String> = patch["requestBody"]["content"].as_object().unwrap().keys().collect();
     assert_eq!(
@@ -101,7 +105,13 @@ fn operation_ids_are_unique() {
 
 #[test]
 fn the_index_links_to_documents_by_hash() {
-    let index = v3_index(&[(GroupVersion::new("", "v1"), "AB".into()), (GroupVersion::new("apps", "v1"), "CD".into())]);
+    let index = v3_index(&[
+        (GroupVersion::new("", "v1"), "AB".into()),
+        (GroupVersion::new("apps", "v1"), "CD".into()),
+    ]);
     assert_eq!(index["paths"]["api/v1"]["serverRelativeURL"], "/openapi/v3/api/v1?hash=AB");
-    assert_eq!(index["paths"]["apis/apps/v1"]["serverRelativeURL"], "/openapi/v3/apis/apps/v1?hash=CD");
+    assert_eq!(
+        index["paths"]["apis/apps/v1"]["serverRelativeURL"],
+        "/openapi/v3/apis/apps/v1?hash=CD"
+    );
 }

@@ -17,7 +17,9 @@ const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList/";
 /// Applies a strategic merge patch by the kind's merge keys.
 pub fn strategic_merge_patch(original: &Value, patch: &Value, schema: View<'_>) -> Result<Value> {
     let Some(patch) = patch.as_object() else {
-        return Err(Status::bad_request("error decoding patch: a strategic merge patch is an object"));
+        return Err(Status::bad_request(
+            "error decoding patch: a strategic merge patch is an object",
+        ));
     };
     let mut merged = original.as_object().cloned().unwrap_or_default();
     merge_map(&mut merged, patch, schema)?;
@@ -28,7 +30,11 @@ fn child<'a>(schema: View<'a>, key: &str) -> View<'a> {
     schema.child(key).unwrap_or_else(|| View::any(schema.definitions()))
 }
 
-fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, schema: View<'_>) -> Result<()> {
+fn merge_map(
+    target: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    schema: View<'_>,
+) -> Result<()> {
     match directive(patch)? {
         Some("replace") => {
             *target = without_directives(patch);
@@ -78,7 +84,12 @@ fn ordered_fields<'a>(
     Ok(orders)
 }
 
-fn merge_field(target: &mut Map<String, Value>, key: &str, value: &Value, schema: View<'_>) -> Result<()> {
+fn merge_field(
+    target: &mut Map<String, Value>,
+    key: &str,
+    value: &Value,
+    schema: View<'_>,
+) -> Result<()> {
     if value.is_null() {
         target.remove(key);
         return Ok(());
@@ -186,7 +197,9 @@ fn merge_list(target: &mut Vec<Value>, patch: &[Value], schema: View<'_>) -> Res
 fn key_of<'a>(item: &'a Map<String, Value>, merge_key: &str) -> Result<&'a Value> {
     item.get(merge_key).ok_or_else(|| {
         let shown = Value::Object(item.clone());
-        Status::bad_request(format!("map: {shown} does not contain declared merge key: {merge_key}"))
+        Status::bad_request(format!(
+            "map: {shown} does not contain declared merge key: {merge_key}"
+        ))
     })
 }
 
@@ -314,12 +327,19 @@ mod tests {
     #[test]
     fn directives_delete_replace_and_order() {
         let delete = json!({"spec": {"containers": [{"name": "two", "$patch": "delete"}]}});
-        assert_eq!(names(&patched("", "pods", pod(), delete).unwrap()["spec"]["containers"]), ["one"]);
-        let replace = json!({"spec": {"containers": [{"name": "x", "image": "i"}, {"$patch": "replace"}]}});
+        assert_eq!(
+            names(&patched("", "pods", pod(), delete).unwrap()["spec"]["containers"]),
+            ["one"]
+        );
+        let replace =
+            json!({"spec": {"containers": [{"name": "x", "image": "i"}, {"$patch": "replace"}]}});
         let got = patched("", "pods", pod(), replace).unwrap();
         assert_eq!(got["spec"]["containers"], json!([{"name": "x", "image": "i"}]));
         let map = json!({"spec": {"nodeSelector": {"$patch": "replace", "n": "m"}}});
-        assert_eq!(patched("", "pods", pod(), map).unwrap()["spec"]["nodeSelector"], json!({"n": "m"}));
+        assert_eq!(
+            patched("", "pods", pod(), map).unwrap()["spec"]["nodeSelector"],
+            json!({"n": "m"})
+        );
         let order = json!({"spec": {
             "$setElementOrder/containers": [{"name": "two"}, {"name": "new"}, {"name": "one"}],
             "containers": [{"name": "new", "image": "i"}],
@@ -330,7 +350,8 @@ mod tests {
 
     #[test]
     fn items_the_order_does_not_name_keep_their_place() {
-        let original = json!({"spec": {"containers": [{"name": "injected"}, {"name": "a"}, {"name": "b"}]}});
+        let original =
+            json!({"spec": {"containers": [{"name": "injected"}, {"name": "a"}, {"name": "b"}]}});
         let patch = json!({"spec": {
             "$setElementOrder/containers": [{"name": "a"}, {"name": "b"}],
             "containers": [{"name": "a", "image": "x"}],
@@ -379,6 +400,9 @@ mod tests {
         let patch = json!({"spec": {"affinity": {"nodeAffinity": null, "podAffinity": {}}, "$setElementOrder/initContainers": [{"name": "i"}],
             "initContainers": [{"name": "i", "image": "x", "command": null}, {"name": "j", "$patch": "delete"}]}});
         let got = patched("", "pods", json!({}), patch).unwrap();
-        assert_eq!(got, json!({"spec": {"affinity": {"podAffinity": {}}, "initContainers": [{"name": "i", "image": "x"}]}}));
+        assert_eq!(
+            got,
+            json!({"spec": {"affinity": {"podAffinity": {}}, "initContainers": [{"name": "i", "image": "x"}]}})
+        );
     }
 }

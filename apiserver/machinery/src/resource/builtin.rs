@@ -318,7 +318,9 @@ fn selectable_fields(group: &str, kind: &str) -> Vec<SelectableField> {
         ("certificates.k8s.io", "CertificateSigningRequest" | "ClusterTrustBundle") => {
             &["spec.signerName"]
         }
-        ("certificates.k8s.io", "PodCertificateRequest") => &["spec.signerName", "spec.podName", "spec.nodeName"],
+        ("certificates.k8s.io", "PodCertificateRequest") => {
+            &["spec.signerName", "spec.podName", "spec.nodeName"]
+        }
         ("resource.k8s.io", "ResourceSlice") => &["spec.nodeName", "spec.driver"],
         ("networking.k8s.io", "IPAddress") => &["spec.parentRef.name"],
         ("", "Event") => &[

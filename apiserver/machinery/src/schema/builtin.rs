@@ -107,7 +107,9 @@ fn read_fact(definition: &mut Schema, line: &str) {
     for word in words {
         match word.split_once('=') {
             Some(("list", name)) => node.list_type = parse::list_type(name),
-            Some(("keys", keys)) => node.list_map_keys = keys.split(',').map(str::to_owned).collect(),
+            Some(("keys", keys)) => {
+                node.list_map_keys = keys.split(',').map(str::to_owned).collect()
+            }
             Some(("map", name)) => node.atomic_map = name == "atomic",
             Some(("strategy", words)) => node.patch_strategy = Some(parse::patch_strategy(words)),
             Some(("merge", key)) => node.patch_merge_key = Some(key.to_owned()),

@@ -62,7 +62,8 @@ fn add_resource_fields(schema: &mut Schema) {
             schema.properties.entry(name.to_owned()).or_insert_with(text);
         }
         let reference: Arc<str> = OBJECT_META.into();
-        let metadata = Schema { reference: Some(reference), kind: Type::Object, ..Schema::default() };
+        let metadata =
+            Schema { reference: Some(reference), kind: Type::Object, ..Schema::default() };
         schema.properties.insert("metadata".to_owned(), metadata);
     }
     schema.properties.values_mut().for_each(add_resource_fields);
@@ -104,8 +105,7 @@ fn check(schema: &Value, path: &Path, errors: &mut ErrorList) {
 fn check_typed(schema: &Value, path: &Path, detail: &str, errors: &mut ErrorList) {
     let flag = |key: &str| schema.get(key) == Some(&Value::Bool(true));
     let typed = schema.get("type").and_then(Value::as_str).is_some_and(|t| !t.is_empty());
-    let free =
-        flag("x-kubernetes-int-or-string") || flag("x-kubernetes-preserve-unknown-fields");
+    let free = flag("x-kubernetes-int-or-string") || flag("x-kubernetes-preserve-unknown-fields");
     if !typed && !free {
         errors.required(path.child("type"), detail);
     }
@@ -147,7 +147,11 @@ fn check_list_type(map: &Map<String, Value>, path: &Path, errors: &mut ErrorList
     if parse::list_type(list_type).is_none() {
         errors.not_supported(at, list_type, &["atomic", "map", "set"]);
     } else if map.get("type").and_then(Value::as_str) != Some("array") {
-        errors.invalid(path.child("type"), map.get("type").cloned().unwrap_or_default(), "must be array if x-kubernetes-list-type is specified");
+        errors.invalid(
+            path.child("type"),
+            map.get("type").cloned().unwrap_or_default(),
+            "must be array if x-kubernetes-list-type is specified",
+        );
     } else if list_type == "map" {
         let keys = map.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
         if keys.is_none_or(Vec::is_empty) {
@@ -212,7 +216,10 @@ mod tests {
         let mut pruned = prune(&mut object, definitions.view("x"));
         pruned.sort();
         assert_eq!(pruned, ["other", "spec.foo", "spec.list[0].z"]);
-        assert_eq!(object["spec"], json!({"size": 1, "free": {"x": 1}, "map": {"k": "v"}, "list": [{"k": "a"}]}));
+        assert_eq!(
+            object["spec"],
+            json!({"size": 1, "free": {"x": 1}, "map": {"k": "v"}, "list": [{"k": "a"}]})
+        );
         assert_eq!(object["metadata"]["name"], "a");
     }
 

@@ -9,7 +9,10 @@ use super::{ListType, PatchStrategy, Schema, Type, Validations};
 /// Reads a schema node and everything below it. What is not understood is left out.
 pub(super) fn parse(schema: &Value) -> Schema {
     let Some(map) = schema.as_object() else {
-        return Schema { preserve_unknown_fields: schema != &Value::Bool(false), ..Schema::default() };
+        return Schema {
+            preserve_unknown_fields: schema != &Value::Bool(false),
+            ..Schema::default()
+        };
     };
     Schema {
         reference: reference(map),
@@ -74,7 +77,10 @@ fn kind(map: &Map<String, Value>) -> Type {
     }
 }
 
-fn object<'a>(map: &'a Map<String, Value>, key: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+fn object<'a>(
+    map: &'a Map<String, Value>,
+    key: &str,
+) -> impl Iterator<Item = (&'a String, &'a Value)> {
     map.get(key).and_then(Value::as_object).into_iter().flatten()
 }
 

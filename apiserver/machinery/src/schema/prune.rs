@@ -12,7 +12,13 @@ pub fn prune(value: &mut Value, schema: View<'_>) -> Vec<String> {
     pruned
 }
 
-fn walk(value: &mut Value, schema: View<'_>, resource: bool, path: &mut String, out: &mut Vec<String>) {
+fn walk(
+    value: &mut Value,
+    schema: View<'_>,
+    resource: bool,
+    path: &mut String,
+    out: &mut Vec<String>,
+) {
     match value {
         Value::Object(map) => map.retain(|key, child| {
             let length = path.len();

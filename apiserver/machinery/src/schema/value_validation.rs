@@ -121,12 +121,24 @@ fn validate_rules(
             let count = items.len();
             size(count, rules.items_min, rules.items_max, "items", value, path, errors);
             if rules.unique_items && has_duplicates(items) {
-                errors.invalid(path.clone(), value.clone(), format!("{path} in body shouldn't contain duplicates"));
+                errors.invalid(
+                    path.clone(),
+                    value.clone(),
+                    format!("{path} in body shouldn't contain duplicates"),
+                );
             }
         }
         Value::Object(map) => {
             let count = map.len();
-            size(count, rules.properties_min, rules.properties_max, "properties", value, path, errors);
+            size(
+                count,
+                rules.properties_min,
+                rules.properties_max,
+                "properties",
+                value,
+                path,
+                errors,
+            );
         }
         _ => {}
     }
@@ -139,25 +151,41 @@ fn validate_number(value: &Value, rules: &Validations, path: &Path, errors: &mut
         && (number < minimum || (exclusive && number == minimum))
     {
         let than = if exclusive { "greater than" } else { "greater than or equal to" };
-        errors.invalid(path.clone(), value.clone(), format!("{path} in body should be {than} {minimum}"));
+        errors.invalid(
+            path.clone(),
+            value.clone(),
+            format!("{path} in body should be {than} {minimum}"),
+        );
     }
     if let Some((maximum, exclusive)) = rules.maximum
         && (number > maximum || (exclusive && number == maximum))
     {
         let than = if exclusive { "less than" } else { "less than or equal to" };
-        errors.invalid(path.clone(), value.clone(), format!("{path} in body should be {than} {maximum}"));
+        errors.invalid(
+            path.clone(),
+            value.clone(),
+            format!("{path} in body should be {than} {maximum}"),
+        );
     }
     if let Some(factor) = rules.multiple_of
         && (number / factor).fract() != 0.0
     {
-        errors.invalid(path.clone(), value.clone(), format!("{path} in body should be a multiple of {factor}"));
+        errors.invalid(
+            path.clone(),
+            value.clone(),
+            format!("{path} in body should be a multiple of {factor}"),
+        );
     }
 }
 
 fn validate_string(text: &str, rules: &Validations, path: &Path, errors: &mut ErrorList) {
     let length = text.chars().count();
     if let Some(min) = rules.length_min.filter(|min| length < *min) {
-        errors.invalid(path.clone(), text, format!("{path} in body should be at least {min} chars long"));
+        errors.invalid(
+            path.clone(),
+            text,
+            format!("{path} in body should be at least {min} chars long"),
+        );
     }
     if let Some(max) = rules.length_max.filter(|max| length > *max) {
         errors.too_long(path.clone(), max);
@@ -213,9 +241,13 @@ fn validate_combinators(
         let matching = rules.one_of.iter().filter(|s| passes(value, s, within, path)).count();
         if matching != 1 {
             let detail = if matching == 0 {
-                format!("{path} in body must validate one and only one schema (oneOf). Found none valid")
+                format!(
+                    "{path} in body must validate one and only one schema (oneOf). Found none valid"
+                )
             } else {
-                format!("{path} in body must validate one and only one schema (oneOf). Found {matching} valid alternatives")
+                format!(
+                    "{path} in body must validate one and only one schema (oneOf). Found {matching} valid alternatives"
+                )
             };
             errors.invalid(path.clone(), value.clone(), detail);
         }

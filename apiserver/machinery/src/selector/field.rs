@@ -193,7 +193,10 @@ mod tests {
             selector.check(pods).unwrap();
             assert_eq!(selector.matches(&pod, pods), expected, "{text}");
         }
-        assert_eq!(FieldSelector::parse("spec.nodeName=n1").unwrap().requires_exact("spec.nodeName"), Some("n1"));
+        assert_eq!(
+            FieldSelector::parse("spec.nodeName=n1").unwrap().requires_exact("spec.nodeName"),
+            Some("n1")
+        );
     }
 
     #[test]

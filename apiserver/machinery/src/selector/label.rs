@@ -284,7 +284,10 @@ impl<'a> Parser<'a> {
                     ));
                 }
                 token => {
-                    return Err(format!("found '{}', expected: ',' or 'end of string'", token.text()));
+                    return Err(format!(
+                        "found '{}', expected: ',' or 'end of string'",
+                        token.text()
+                    ));
                 }
             }
         }
@@ -412,7 +415,19 @@ mod tests {
 
     #[test]
     fn malformed_selectors_are_bad_requests() {
-        for text in ["=a", "a=b,", "a b", "a in b", "a in (b", "a==b=c", "!", "a>x", "a=b)", ",a", "a in (b c)"] {
+        for text in [
+            "=a",
+            "a=b,",
+            "a b",
+            "a in b",
+            "a in (b",
+            "a==b=c",
+            "!",
+            "a>x",
+            "a=b)",
+            ",a",
+            "a in (b c)",
+        ] {
             let error = LabelSelector::parse(text).expect_err(text);
             assert_eq!(error.code, 400, "{text}");
         }

@@ -145,8 +145,7 @@ pub(super) static PRIORITY_LEVEL: Printer = Printer {
             Some(number) => number.into(),
             None => Value::from(NONE),
         };
-        let queuing =
-            |field: &str| number(&["spec", "limited", "limitResponse", "queuing", field]);
+        let queuing = |field: &str| number(&["spec", "limited", "limitResponse", "queuing", field]);
         let section = if kind == "Exempt" { "exempt" } else { "limited" };
         vec![
             name(object),

@@ -69,7 +69,10 @@ fn source(event: &Value) -> String {
     let part = |field: &str| source.map_or("", |s| get_str(s, &[field]));
     let controller = either(event, &["reportingComponent"], &["reportingController"]);
     let (component, host) = match part("component") {
-        "" => (controller.and_then(Value::as_str).unwrap_or(""), get_str(event, &["reportingInstance"])),
+        "" => (
+            controller.and_then(Value::as_str).unwrap_or(""),
+            get_str(event, &["reportingInstance"]),
+        ),
         component => (component, part("host")),
     };
     if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") }

@@ -41,9 +41,8 @@ pub(super) fn label_selector(selector: Option<&Value>) -> String {
 /// Names and images of the containers of a pod spec.
 pub(super) fn containers(spec: Option<&Value>) -> (String, String) {
     let list = spec.map_or(&[][..], |spec| get_list(spec, &["containers"]));
-    let join = |field: &str| {
-        list.iter().map(|c| get_str(c, &[field])).collect::<Vec<_>>().join(",")
-    };
+    let join =
+        |field: &str| list.iter().map(|c| get_str(c, &[field])).collect::<Vec<_>>().join(",");
     (join("name"), join("image"))
 }
 

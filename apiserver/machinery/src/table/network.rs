@@ -62,7 +62,8 @@ fn service_ports(service: &Value) -> String {
     if ports.is_empty() {
         return NONE.to_owned();
     }
-    let number = |port: &Value, field: &str| get(port, &[field]).and_then(Value::as_i64).unwrap_or(0);
+    let number =
+        |port: &Value, field: &str| get(port, &[field]).and_then(Value::as_i64).unwrap_or(0);
     let shown = ports.iter().map(|port| {
         let protocol = get_str(port, &["protocol"]);
         match number(port, "nodePort") {

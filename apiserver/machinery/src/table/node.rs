@@ -80,7 +80,5 @@ fn address<'a>(node: &'a Value, kind: &str) -> &'a str {
 
 pub(super) static RUNTIME_CLASS: Printer = Printer {
     columns: &["Name", "Handler", "Age"],
-    cells: |object, now| {
-        vec![name(object), get_str(object, &["handler"]).into(), age(object, now)]
-    },
+    cells: |object, now| vec![name(object), get_str(object, &["handler"]).into(), age(object, now)],
 };

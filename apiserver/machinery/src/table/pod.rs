@@ -27,7 +27,8 @@ pub(super) static POD_TEMPLATE: Printer = Printer {
     columns: &["Name", "Containers", "Images", "Pod Labels"],
     cells: |object, _| {
         let (names, images) = containers(get(object, &["template", "spec"]));
-        let labels = labels(get(object, &["template", "metadata", "labels"]).and_then(Value::as_object));
+        let labels =
+            labels(get(object, &["template", "metadata", "labels"]).and_then(Value::as_object));
         vec![name(object), names.into(), images.into(), labels.into()]
     },
 };

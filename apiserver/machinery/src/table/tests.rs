@@ -32,11 +32,22 @@ fn pods_show_what_their_containers_do() {
         "state": {"waiting": {"reason": "CrashLoopBackOff"}},
         "lastState": {"terminated": {"finishedAt": "2026-01-01T00:58:00Z"}},
     });
-    let completed = json!({"name": "b", "state": {"terminated": {"reason": "Completed", "exitCode": 0}}});
+    let completed =
+        json!({"name": "b", "state": {"terminated": {"reason": "Completed", "exitCode": 0}}});
     let cases = [
         (json!({"phase": "Pending"}), "0/2", "Pending", "0"),
-        (json!({"phase": "Running", "containerStatuses": [running, running]}), "2/2", "Running", "0"),
-        (json!({"phase": "Running", "containerStatuses": [running, crashed]}), "1/2", "CrashLoopBackOff", "3 (2m ago)"),
+        (
+            json!({"phase": "Running", "containerStatuses": [running, running]}),
+            "2/2",
+            "Running",
+            "0",
+        ),
+        (
+            json!({"phase": "Running", "containerStatuses": [running, crashed]}),
+            "1/2",
+            "CrashLoopBackOff",
+            "3 (2m ago)",
+        ),
         (
             json!({"phase": "Running", "containerStatuses": [completed, running], "conditions": [{"type": "Ready", "status": "False"}]}),
             "1/2",
@@ -81,7 +92,10 @@ fn pods_show_init_containers_sidecars_and_deletion() {
 #[test]
 fn wide_pods_show_where_they_run() {
     let object = pod(json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}]}));
-    assert_eq!(row("", "pods", object)[4..], ["60m", "10.0.0.1", "n1", "<none>", "<none>"].map(Value::from));
+    assert_eq!(
+        row("", "pods", object)[4..],
+        ["60m", "10.0.0.1", "n1", "<none>", "<none>"].map(Value::from)
+    );
 }
 
 #[test]
@@ -117,7 +131,18 @@ fn other_kinds_show_their_columns() {
                     "nodeInfo": {"kubeletVersion": "v1", "osImage": "Debian", "kernelVersion": "6", "containerRuntimeVersion": "c://1"},
                 },
             }),
-            json!(["n", "Ready,SchedulingDisabled", "a,worker", "60m", "v1", "1.2.3.4", "<none>", "Debian", "6", "c://1"]),
+            json!([
+                "n",
+                "Ready,SchedulingDisabled",
+                "a,worker",
+                "60m",
+                "v1",
+                "1.2.3.4",
+                "<none>",
+                "Debian",
+                "6",
+                "c://1"
+            ]),
         ),
         (
             "",

@@ -38,9 +38,7 @@ pub(super) static DEPLOYMENT: Printer = Printer {
 
 pub(super) static REPLICA_SET: Printer = Printer {
     columns: REPLICA_COLUMNS,
-    cells: |object, now| {
-        replicas(object, label_selector(get(object, &["spec", "selector"])), now)
-    },
+    cells: |object, now| replicas(object, label_selector(get(object, &["spec", "selector"])), now),
 };
 
 pub(super) static REPLICATION_CONTROLLER: Printer = Printer {
@@ -250,13 +248,7 @@ pub(super) static CRON_JOB: Printer = Printer {
 };
 
 pub(super) static DISRUPTION_BUDGET: Printer = Printer {
-    columns: &[
-        "Name",
-        "Min Available",
-        "Max Unavailable",
-        "Allowed Disruptions:integer",
-        "Age",
-    ],
+    columns: &["Name", "Min Available", "Max Unavailable", "Allowed Disruptions:integer", "Age"],
     cells: |object, now| {
         let limit = |field: &str| match get(object, &["spec", field]) {
             Some(Value::String(text)) => text.clone(),
@@ -274,13 +266,22 @@ pub(super) static DISRUPTION_BUDGET: Printer = Printer {
 };
 
 pub(super) static AUTOSCALER: Printer = Printer {
-    columns: &["Name", "Reference", "Targets", "MinPods", "MaxPods:integer", "Replicas:integer", "Age"],
+    columns: &[
+        "Name",
+        "Reference",
+        "Targets",
+        "MinPods",
+        "MaxPods:integer",
+        "Replicas:integer",
+        "Age",
+    ],
     cells: autoscaler,
 };
 
 fn autoscaler(object: &Value, now: Timestamp) -> Vec<Value> {
     let reference = get(object, &["spec", "scaleTargetRef"]).cloned().unwrap_or_default();
-    let reference = format!("{}/{}", get_str(&reference, &["kind"]), get_str(&reference, &["name"]));
+    let reference =
+        format!("{}/{}", get_str(&reference, &["kind"]), get_str(&reference, &["name"]));
     let min = match get(object, &["spec", "minReplicas"]).and_then(Value::as_i64) {
         Some(min) => min.to_string(),
         None => UNSET.to_owned(),

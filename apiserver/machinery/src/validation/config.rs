@@ -17,7 +17,11 @@ pub(super) fn validate_config_map(config: &Value, errors: &mut ErrorList) {
         for (key, value) in map(config, field).into_iter().flatten() {
             named(key, names::config_map_key, &Path::new(field).key(key), errors);
             if field == "binaryData" && map(config, "data").is_some_and(|m| m.contains_key(key)) {
-                errors.invalid(Path::new("data").key(key), key.as_str(), "duplicate of key present in binaryData");
+                errors.invalid(
+                    Path::new("data").key(key),
+                    key.as_str(),
+                    "duplicate of key present in binaryData",
+                );
             }
             size += value.as_str().map_or(0, str::len);
         }
@@ -51,16 +55,22 @@ pub(super) fn validate_secret(secret: &Value, errors: &mut ErrorList) {
                 let decoded = base64::engine::general_purpose::STANDARD.decode(value);
                 let json = decoded.ok().and_then(|d| serde_json::from_slice::<Value>(&d).ok());
                 if json.is_none() {
-                    errors.invalid(Path::new("data").key(key), "<secret contents redacted>", "invalid character");
+                    errors.invalid(
+                        Path::new("data").key(key),
+                        "<secret contents redacted>",
+                        "invalid character",
+                    );
                 }
             }
             Some(_) => {}
         }
     }
     if text(secret, "type") == "kubernetes.io/service-account-token"
-        && object::annotation(secret, "kubernetes.io/service-account.name").is_none_or(str::is_empty)
+        && object::annotation(secret, "kubernetes.io/service-account.name")
+            .is_none_or(str::is_empty)
     {
-        let path = Path::new("metadata").child("annotations").key("kubernetes.io/service-account.name");
+        let path =
+            Path::new("metadata").child("annotations").key("kubernetes.io/service-account.name");
         errors.required(path, "");
     }
 }
@@ -108,7 +118,8 @@ pub(super) fn validate_node(node: &Value, errors: &mut ErrorList) {
         named(text(taint, "value"), names::label_value, &path().child("value"), errors);
         one_of(text(taint, "effect"), &effects, path().child("effect"), errors);
         let same = |other: &Value| {
-            text(other, "key") == text(taint, "key") && text(other, "effect") == text(taint, "effect")
+            text(other, "key") == text(taint, "key")
+                && text(other, "effect") == text(taint, "effect")
         };
         if taints[..index].iter().any(same) {
             errors.duplicate(path(), taint.clone());
@@ -133,18 +144,28 @@ fn validate_rule(kind: &str, rule: &Value, path: &Path, errors: &mut ErrorList) 
     }
     if !list(rule, "nonResourceURLs").is_empty() {
         if kind == "Role" {
-            errors.invalid(path.child("nonResourceURLs"), rule["nonResourceURLs"].clone(), "namespaced rules cannot apply to non-resource URLs");
+            errors.invalid(
+                path.child("nonResourceURLs"),
+                rule["nonResourceURLs"].clone(),
+                "namespaced rules cannot apply to non-resource URLs",
+            );
         }
         if !list(rule, "resources").is_empty() || !list(rule, "apiGroups").is_empty() {
-            errors.invalid(path.child("nonResourceURLs"), rule["nonResourceURLs"].clone(), "rules cannot apply to both regular resources and non-resource URLs");
+            errors.invalid(
+                path.child("nonResourceURLs"),
+                rule["nonResourceURLs"].clone(),
+                "rules cannot apply to both regular resources and non-resource URLs",
+            );
         }
         return;
     }
     if list(rule, "apiGroups").is_empty() {
-        errors.required(path.child("apiGroups"), "resource rules must supply at least one api group");
+        errors
+            .required(path.child("apiGroups"), "resource rules must supply at least one api group");
     }
     if list(rule, "resources").is_empty() {
-        errors.required(path.child("resources"), "resource rules must supply at least one resource");
+        errors
+            .required(path.child("resources"), "resource rules must supply at least one resource");
     }
 }
 
@@ -155,7 +176,8 @@ fn validate_binding(kind: &str, binding: &Value, errors: &mut ErrorList) {
     if group != "rbac.authorization.k8s.io" {
         errors.not_supported(path.child("apiGroup"), group, &["rbac.authorization.k8s.io"]);
     }
-    let kinds: &[&str] = if kind == "RoleBinding" { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    let kinds: &[&str] =
+        if kind == "RoleBinding" { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
     if !kinds.contains(&text(role, "kind")) {
         errors.not_supported(path.child("kind"), text(role, "kind"), kinds);
     }
@@ -177,7 +199,11 @@ fn validate_binding(kind: &str, binding: &Value, errors: &mut ErrorList) {
             }
             "User" | "Group" => {}
             other => {
-                errors.not_supported(path.child("kind"), other, &["ServiceAccount", "User", "Group"]);
+                errors.not_supported(
+                    path.child("kind"),
+                    other,
+                    &["ServiceAccount", "User", "Group"],
+                );
             }
         }
     }
@@ -187,7 +213,10 @@ pub(super) fn validate_priority_class(class: &Value, errors: &mut ErrorList) {
     const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
     let value = number(class, "value").unwrap_or(0);
     if value > HIGHEST_USER_PRIORITY && !object::name(class).starts_with("system-") {
-        errors.forbidden(Path::new("value"), format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"));
+        errors.forbidden(
+            Path::new("value"),
+            format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"),
+        );
     }
     let policies = ["Never", "PreemptLowerPriority"];
     one_of(text(class, "preemptionPolicy"), &policies, Path::new("preemptionPolicy"), errors);
@@ -199,7 +228,11 @@ pub(super) fn validate_lease(lease: &Value, errors: &mut ErrorList) {
         errors.invalid(Path::new("spec.leaseDurationSeconds"), seconds, "must be greater than 0");
     }
     if let Some(count) = number(spec, "leaseTransitions").filter(|n| *n < 0) {
-        errors.invalid(Path::new("spec.leaseTransitions"), count, "must be greater than or equal to 0");
+        errors.invalid(
+            Path::new("spec.leaseTransitions"),
+            count,
+            "must be greater than or equal to 0",
+        );
     }
 }
 
@@ -236,7 +269,11 @@ fn validate_versions(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let stored = versions.iter().filter(|v| v.get("storage") == Some(&Value::Bool(true))).count();
     if stored != 1 {
         let versions = Value::Array(versions.to_vec());
-        errors.invalid(path.child("versions"), versions, "must have exactly one version marked as storage version");
+        errors.invalid(
+            path.child("versions"),
+            versions,
+            "must have exactly one version marked as storage version",
+        );
     }
     for (index, version) in versions.iter().enumerate() {
         let path = path.child("versions").index(index);

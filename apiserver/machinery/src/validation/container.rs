@@ -16,7 +16,12 @@ pub(super) struct Containers<'a> {
     pub(super) host_network: bool,
 }
 
-pub(super) fn validate_all(spec: &Value, pod: &Containers<'_>, path: &Path, errors: &mut ErrorList) {
+pub(super) fn validate_all(
+    spec: &Value,
+    pod: &Containers<'_>,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     if list(spec, "containers").is_empty() {
         errors.required(path.child("containers"), "");
     }
@@ -39,7 +44,13 @@ pub(super) fn validate_all(spec: &Value, pod: &Containers<'_>, path: &Path, erro
     validate_host_ports(spec, path, errors);
 }
 
-fn validate(container: &Value, field: &str, pod: &Containers<'_>, path: &Path, errors: &mut ErrorList) {
+fn validate(
+    container: &Value,
+    field: &str,
+    pod: &Containers<'_>,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     let image = text(container, "image");
     if image.is_empty() {
         // Templates may leave the image to a controller only for init and ephemeral containers.
@@ -47,7 +58,12 @@ fn validate(container: &Value, field: &str, pod: &Containers<'_>, path: &Path, e
     } else if image.trim() != image {
         errors.invalid(path.child("image"), image, "must not have leading or trailing whitespace");
     }
-    one_of(text(container, "imagePullPolicy"), &PULL_POLICIES, path.child("imagePullPolicy"), errors);
+    one_of(
+        text(container, "imagePullPolicy"),
+        &PULL_POLICIES,
+        path.child("imagePullPolicy"),
+        errors,
+    );
     let policy = path.child("terminationMessagePolicy");
     one_of(text(container, "terminationMessagePolicy"), &MESSAGE_POLICIES, policy, errors);
     validate_ports(container, pod, path, errors);
@@ -78,7 +94,11 @@ fn validate_ports(container: &Value, pod: &Containers<'_>, path: &Path, errors: 
         if let Some(host) = number(port, "hostPort").filter(|port| *port != 0) {
             port_number(host, path().child("hostPort"), errors);
             if pod.host_network && host != container_port {
-                errors.invalid(path().child("hostPort"), host, "must match `containerPort` when `hostNetwork` is true");
+                errors.invalid(
+                    path().child("hostPort"),
+                    host,
+                    "must match `containerPort` when `hostNetwork` is true",
+                );
             }
         }
         one_of(text(port, "protocol"), &PROTOCOLS, path().child("protocol"), errors);
@@ -110,7 +130,11 @@ fn validate_environment(container: &Value, path: &Path, errors: &mut ErrorList) 
         }
         let Some(source) = map(variable, "valueFrom") else { continue };
         if !text(variable, "value").is_empty() {
-            errors.invalid(path().child("valueFrom"), "", "may not be specified when `value` is not empty");
+            errors.invalid(
+                path().child("valueFrom"),
+                "",
+                "may not be specified when `value` is not empty",
+            );
         }
         match source.values().filter(|v| !v.is_null()).count() {
             0 => errors.invalid(
@@ -142,7 +166,9 @@ fn validate_mounts(container: &Value, pod: &Containers<'_>, path: &Path, errors:
         }
         match text(mount, "mountPath") {
             "" => errors.required(path().child("mountPath"), ""),
-            at if seen.contains(&at) => errors.invalid(path().child("mountPath"), at, "must be unique"),
+            at if seen.contains(&at) => {
+                errors.invalid(path().child("mountPath"), at, "must be unique")
+            }
             at => seen.push(at),
         }
         for field in ["subPath", "subPathExpr"] {
@@ -171,7 +197,8 @@ pub(super) fn validate_resources(resources: &Value, path: &Path, errors: &mut Er
     }
     for (name, request) in requests.into_iter().flatten() {
         let Some(limit) = limits.and_then(|limits| limits.get(name)) else { continue };
-        let (Ok(asked), Ok(allowed)) = (Quantity::from_value(request), Quantity::from_value(limit)) else {
+        let (Ok(asked), Ok(allowed)) = (Quantity::from_value(request), Quantity::from_value(limit))
+        else {
             continue;
         };
         if asked > allowed {
@@ -199,7 +226,13 @@ fn validate_handlers(container: &Value, field: &str, path: &Path, errors: &mut E
             continue;
         }
         validate_handler(probe, &["exec", "httpGet", "tcpSocket", "grpc"], &path, errors);
-        for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+        for field in [
+            "initialDelaySeconds",
+            "timeoutSeconds",
+            "periodSeconds",
+            "successThreshold",
+            "failureThreshold",
+        ] {
             super::not_negative(probe, field, &path, errors);
         }
         if name != "readinessProbe"
@@ -218,7 +251,8 @@ fn validate_handlers(container: &Value, field: &str, path: &Path, errors: &mut E
 }
 
 fn validate_handler(handler: &Value, kinds: &[&str], path: &Path, errors: &mut ErrorList) {
-    let given: Vec<&&str> = kinds.iter().filter(|k| handler.get(**k).is_some_and(|h| !h.is_null())).collect();
+    let given: Vec<&&str> =
+        kinds.iter().filter(|k| handler.get(**k).is_some_and(|h| !h.is_null())).collect();
     match given.as_slice() {
         [] => errors.required(path.clone(), "must specify a handler type"),
         [_] => {}

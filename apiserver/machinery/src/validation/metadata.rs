@@ -47,7 +47,12 @@ pub fn validate_metadata(value: &Value, resource: &Resource) -> ErrorList {
         match object::namespace(value) {
             "" => errors.required(path.child("namespace"), ""),
             namespace => {
-                super::named(namespace, names::dns1123_label, &path.child("namespace"), &mut errors);
+                super::named(
+                    namespace,
+                    names::dns1123_label,
+                    &path.child("namespace"),
+                    &mut errors,
+                );
             }
         }
     } else if !object::namespace(value).is_empty() {
@@ -86,7 +91,11 @@ pub fn validate_labels(labels: Option<&Map<String, Value>>, path: &Path, errors:
     }
 }
 
-fn validate_annotations(annotations: Option<&Map<String, Value>>, path: &Path, errors: &mut ErrorList) {
+fn validate_annotations(
+    annotations: Option<&Map<String, Value>>,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     let mut size = 0;
     for (key, value) in annotations.into_iter().flatten() {
         size += key.len() + value.as_str().map_or(0, str::len);

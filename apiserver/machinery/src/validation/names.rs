@@ -83,7 +83,9 @@ pub fn qualified_name(key: &str) -> Vec<String> {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".to_owned());
             } else {
-                errors.extend(dns1123_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")));
+                errors.extend(
+                    dns1123_subdomain(prefix).into_iter().map(|e| format!("prefix part {e}")),
+                );
             }
             name
         }
@@ -135,7 +137,9 @@ pub fn port_name(name: &str) -> Vec<String> {
         errors.push("must be no more than 15 characters".to_owned());
     }
     if !name.bytes().all(|b| lower_alnum(b) || b == b'-') {
-        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+        errors.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     if !name.bytes().any(|b| b.is_ascii_lowercase()) {
         errors.push("must contain at least one letter (a-z)".to_owned());

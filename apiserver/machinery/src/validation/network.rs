@@ -30,13 +30,21 @@ pub(super) fn validate_service(service: &Value, errors: &mut ErrorList) {
             }
         }
         if headless {
-            errors.invalid(path.child("clusterIP"), "None", "may not be set for ExternalName services");
+            errors.invalid(
+                path.child("clusterIP"),
+                "None",
+                "may not be set for ExternalName services",
+            );
         }
     } else if ports.is_empty() && !headless {
         errors.required(path.child("ports"), "");
     }
     if headless && matches!(kind, "NodePort" | "LoadBalancer") {
-        errors.invalid(path.child("clusterIP"), "None", format!("may not be set to 'None' for {kind} services"));
+        errors.invalid(
+            path.child("clusterIP"),
+            "None",
+            format!("may not be set to 'None' for {kind} services"),
+        );
     }
     for (index, ip) in list(spec, "externalIPs").iter().enumerate() {
         valid_ip(ip.as_str().unwrap_or_default(), path.child("externalIPs").index(index), errors);
@@ -70,11 +78,13 @@ fn validate_service_ports(ports: &[Value], kind: &str, path: &Path, errors: &mut
             _ => {}
         }
         if kind == "ClusterIP" && number(port, "nodePort").is_some_and(|p| p != 0) {
-            errors.forbidden(path().child("nodePort"), "may not be used when `type` is 'ClusterIP'");
+            errors
+                .forbidden(path().child("nodePort"), "may not be used when `type` is 'ClusterIP'");
         }
         let key = |port: &Value| (number(port, "port"), text(port, "protocol").to_owned());
         if ports[..index].iter().any(|other| key(other) == key(port)) {
-            let shown = serde_json::json!({"port": port.get("port"), "protocol": port.get("protocol")});
+            let shown =
+                serde_json::json!({"port": port.get("port"), "protocol": port.get("protocol")});
             errors.duplicate(path(), shown);
         }
     }
@@ -140,7 +150,11 @@ pub(super) fn validate_ingress(ingress: &Value, errors: &mut ErrorList) {
     let backend = spec.get("defaultBackend").filter(|b| !b.is_null());
     let rules = list(spec, "rules");
     if rules.is_empty() && backend.is_none() {
-        errors.invalid(path.clone(), spec.clone(), "either `defaultBackend` or `rules` must be specified");
+        errors.invalid(
+            path.clone(),
+            spec.clone(),
+            "either `defaultBackend` or `rules` must be specified",
+        );
     }
     if let Some(backend) = backend {
         validate_backend(backend, &path.child("defaultBackend"), errors);
@@ -228,7 +242,11 @@ fn validate_peer(peer: &Value, path: &Path, errors: &mut ErrorList) {
         }
         let cidr = text(part(peer, "ipBlock"), "cidr");
         if cidr.parse::<ipnet::IpNet>().is_err() {
-            errors.invalid(path.child("ipBlock").child("cidr"), cidr, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+            errors.invalid(
+                path.child("ipBlock").child("cidr"),
+                cidr,
+                "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            );
         }
     } else if !is_set("podSelector") && !is_set("namespaceSelector") {
         errors.required(path.clone(), "must specify a peer");

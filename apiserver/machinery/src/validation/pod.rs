@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::container::{self, Containers};
 use super::{
-    label_selector, list, map, named, names, not_negative, number, one_of, part,
-    same, text, validate_labels,
+    label_selector, list, map, named, names, not_negative, number, one_of, part, same, text,
+    validate_labels,
 };
 use crate::object::get;
 use crate::{ErrorList, Path};
@@ -153,7 +153,11 @@ fn validate_tolerations(spec: &Value, path: &Path, errors: &mut ErrorList) {
             errors.not_supported(path().child("effect"), effect, &TOLERATION_EFFECTS);
         }
         if toleration.get("tolerationSeconds").is_some() && effect != "NoExecute" {
-            errors.invalid(path().child("effect"), effect, "effect must be 'NoExecute' when `tolerationSeconds` is set");
+            errors.invalid(
+                path().child("effect"),
+                effect,
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            );
         }
     }
 }
@@ -165,7 +169,9 @@ fn validate_affinity(affinity: &Value, path: &Path, errors: &mut ErrorList) {
     let node = part(affinity, "nodeAffinity");
     if let Some(required) = node.get("requiredDuringSchedulingIgnoredDuringExecution") {
         let path = || {
-            path.child("nodeAffinity").child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms")
+            path.child("nodeAffinity")
+                .child("requiredDuringSchedulingIgnoredDuringExecution")
+                .child("nodeSelectorTerms")
         };
         let terms = list(required, "nodeSelectorTerms");
         if terms.is_empty() {
@@ -188,7 +194,11 @@ fn validate_affinity(affinity: &Value, path: &Path, errors: &mut ErrorList) {
             if !(1..=100).contains(&weight) {
                 errors.invalid(path.child("weight"), weight, "must be in the range 1-100");
             }
-            validate_pod_term(part(weighted, "podAffinityTerm"), &path.child("podAffinityTerm"), errors);
+            validate_pod_term(
+                part(weighted, "podAffinityTerm"),
+                &path.child("podAffinityTerm"),
+                errors,
+            );
         }
     }
 }
@@ -199,16 +209,27 @@ fn validate_node_term(term: &Value, path: &Path, errors: &mut ErrorList) {
         let values = list(expression, "values").len();
         match text(expression, "operator") {
             "In" | "NotIn" if values == 0 => {
-                errors.required(path().child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+                errors.required(
+                    path().child("values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                );
             }
             "Exists" | "DoesNotExist" if values > 0 => {
-                errors.forbidden(path().child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+                errors.forbidden(
+                    path().child("values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
             }
             "Gt" | "Lt" if values != 1 => {
-                errors.required(path().child("values"), "must be specified single value when `operator` is 'Lt' or 'Gt'");
+                errors.required(
+                    path().child("values"),
+                    "must be specified single value when `operator` is 'Lt' or 'Gt'",
+                );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-            other => errors.invalid(path().child("operator"), other, "not a valid selector operator"),
+            other => {
+                errors.invalid(path().child("operator"), other, "not a valid selector operator")
+            }
         }
         named(text(expression, "key"), names::qualified_name, &path().child("key"), errors);
     }
@@ -236,15 +257,27 @@ fn validate_spread(spec: &Value, path: &Path, errors: &mut ErrorList) {
         }
         let action = text(constraint, "whenUnsatisfiable");
         if !["DoNotSchedule", "ScheduleAnyway"].contains(&action) {
-            errors.not_supported(path().child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
+            errors.not_supported(
+                path().child("whenUnsatisfiable"),
+                action,
+                &["DoNotSchedule", "ScheduleAnyway"],
+            );
         }
         let is_same = |other: &&Value| {
             text(other, "topologyKey") == key && text(other, "whenUnsatisfiable") == action
         };
         if constraints[..index].iter().any(|other| is_same(&other)) {
-            errors.duplicate(path().child("{topologyKey, whenUnsatisfiable}"), format!("{{{key}, {action}}}"));
+            errors.duplicate(
+                path().child("{topologyKey, whenUnsatisfiable}"),
+                format!("{{{key}, {action}}}"),
+            );
         }
-        label_selector(constraint.get("labelSelector"), &path().child("labelSelector"), None, errors);
+        label_selector(
+            constraint.get("labelSelector"),
+            &path().child("labelSelector"),
+            None,
+            errors,
+        );
     }
 }
 
@@ -343,7 +376,11 @@ fn validate_deadline_update(new: &Value, old: &Value, path: &Path, errors: &mut 
     let field = "activeDeadlineSeconds";
     match (number(new, field), number(old, field)) {
         (None, Some(_)) => {
-            errors.invalid(path.child(field), Value::Null, "must not update from a positive integer to nil value");
+            errors.invalid(
+                path.child(field),
+                Value::Null,
+                "must not update from a positive integer to nil value",
+            );
         }
         (Some(new), Some(old)) if new > old => {
             errors.invalid(path.child(field), new, "must be less than or equal to previous value");
@@ -363,7 +400,10 @@ fn validate_toleration_update(new: &Value, old: &Value, path: &Path, errors: &mu
         kept.iter().any(|new| new == old || without_seconds(new) == without_seconds(old))
     });
     if !all_kept {
-        errors.forbidden(path.child("tolerations"), "existing toleration can not be modified except its tolerationSeconds");
+        errors.forbidden(
+            path.child("tolerations"),
+            "existing toleration can not be modified except its tolerationSeconds",
+        );
     }
 }
 
@@ -372,7 +412,13 @@ fn validate_gate_update(new: &Value, old: &Value, path: &Path, errors: &mut Erro
     let added = list(new, "schedulingGates").iter().filter(|gate| !old_gates.contains(gate));
     let added: Vec<&str> = added.map(|gate| text(gate, "name")).collect();
     if !added.is_empty() {
-        errors.forbidden(path.child("schedulingGates"), format!("only deletion is allowed, but found new scheduling gates '{}'", added.join(", ")));
+        errors.forbidden(
+            path.child("schedulingGates"),
+            format!(
+                "only deletion is allowed, but found new scheduling gates '{}'",
+                added.join(", ")
+            ),
+        );
     }
 }
 

@@ -62,8 +62,16 @@ fn what_is_right_passes() {
         ("", "services", json!({"spec": {"ports": [{"port": 80}]}})),
         ("", "configmaps", json!({"data": {"a.b": "c"}})),
         ("", "namespaces", json!({})),
-        ("", "persistentvolumeclaims", json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})),
-        ("rbac.authorization.k8s.io", "clusterroles", json!({"metadata": {"name": "system:x"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]})),
+        (
+            "",
+            "persistentvolumeclaims",
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+        ),
+        (
+            "rbac.authorization.k8s.io",
+            "clusterroles",
+            json!({"metadata": {"name": "system:x"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]}),
+        ),
     ];
     for (group, plural, object) in cases {
         assert_eq!(create(group, plural, object), Vec::<String>::new(), "{plural}");
@@ -100,20 +108,27 @@ fn what_is_wrong_is_named() {
             "apps",
             "deployments",
             mismatch,
-            vec!["spec.template.metadata.labels: Invalid value: {\"a\":\"c\"}: `selector` does not match template `labels`"],
+            vec![
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"c\"}: `selector` does not match template `labels`",
+            ],
         ),
         (
             "apps",
             "deployments",
             never,
-            vec!["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""],
+            vec![
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+            ],
         ),
         ("", "services", json!({"spec": {}}), vec!["spec.ports: Required value"]),
         (
             "",
             "services",
             json!({"spec": {"ports": [{"port": 80}, {"port": 80, "name": "b"}]}}),
-            vec!["spec.ports[0].name: Required value", "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}"],
+            vec![
+                "spec.ports[0].name: Required value",
+                "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}",
+            ],
         ),
         (
             "",
@@ -125,7 +140,9 @@ fn what_is_wrong_is_named() {
             "batch",
             "jobs",
             json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}}),
-            vec!["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""],
+            vec![
+                "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+            ],
         ),
     ];
     for (group, plural, object, expected) in cases {
@@ -135,9 +152,13 @@ fn what_is_wrong_is_named() {
 
 #[test]
 fn names_and_labels_are_checked_for_every_kind() {
-    let errors = create("", "configmaps", json!({"metadata": {"name": "A", "labels": {"a b": "c/"}}}));
+    let errors =
+        create("", "configmaps", json!({"metadata": {"name": "A", "labels": {"a b": "c/"}}}));
     assert_eq!(errors.len(), 3, "{errors:?}");
-    assert!(errors[0].starts_with("metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain"));
+    assert!(
+        errors[0]
+            .starts_with("metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain")
+    );
     let errors = create("", "namespaces", json!({"metadata": {"name": "a.b"}}));
     assert!(errors[0].contains("RFC 1123 label"), "{errors:?}");
 }
@@ -148,7 +169,10 @@ fn selectors_of_workloads_do_not_change() {
     new["spec"]["selector"]["matchLabels"] = json!({"c": "d"});
     new["spec"]["template"]["metadata"]["labels"] = json!({"a": "b", "c": "d"});
     let errors = update("apps", "deployments", deployment(), new);
-    assert_eq!(errors, ["spec.selector: Invalid value: {\"matchLabels\":{\"c\":\"d\"}}: field is immutable"]);
+    assert_eq!(
+        errors,
+        ["spec.selector: Invalid value: {\"matchLabels\":{\"c\":\"d\"}}: field is immutable"]
+    );
     let mut new = deployment();
     new["spec"]["serviceName"] = json!("other");
     let errors = update("apps", "statefulsets", deployment(), new);
@@ -198,6 +222,8 @@ fn definitions_of_custom_resources_are_structural() {
     let errors = create(group, plural, definition(json!({})));
     assert_eq!(
         errors,
-        ["spec.versions[0].schema.openAPIV3Schema.type: Required value: must not be empty at the root"]
+        [
+            "spec.versions[0].schema.openAPIV3Schema.type: Required value: must not be empty at the root"
+        ]
     );
 }

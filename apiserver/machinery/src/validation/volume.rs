@@ -69,7 +69,11 @@ pub(super) fn validate_volume(volume: &Value, errors: &mut ErrorList) {
     access_modes(spec, &path, errors);
     match get(spec, &["capacity", "storage"]).map(Quantity::from_value) {
         Some(Ok(quantity)) if quantity.signum() > 0 => {}
-        Some(Ok(_)) => errors.invalid(path.child("capacity").key("storage"), object::get_str(spec, &["capacity", "storage"]), "must be greater than zero"),
+        Some(Ok(_)) => errors.invalid(
+            path.child("capacity").key("storage"),
+            object::get_str(spec, &["capacity", "storage"]),
+            "must be greater than zero",
+        ),
         _ => errors.required(path.child("capacity"), ""),
     }
     let policies = ["Delete", "Recycle", "Retain"];

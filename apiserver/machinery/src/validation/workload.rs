@@ -54,7 +54,11 @@ fn validate_selector(kind: &str, spec: &Value, path: &Path, errors: &mut ErrorLi
     }
 }
 
-fn does_not_match(labels: Option<&serde_json::Map<String, Value>>, path: &Path, errors: &mut ErrorList) {
+fn does_not_match(
+    labels: Option<&serde_json::Map<String, Value>>,
+    path: &Path,
+    errors: &mut ErrorList,
+) {
     let path = path.child("template").child("metadata").child("labels");
     let labels = labels.cloned().map_or(Value::Null, Value::Object);
     errors.invalid(path, labels, "`selector` does not match template `labels`");
@@ -95,11 +99,16 @@ fn validate_deployment(spec: &Value, path: &Path, errors: &mut ErrorList) {
         }
         kind => one_of(kind, &["Recreate", "RollingUpdate"], path.child("type"), errors),
     }
-    let (deadline, ready) = (get(spec, &["progressDeadlineSeconds"]), get(spec, &["minReadySeconds"]));
+    let (deadline, ready) =
+        (get(spec, &["progressDeadlineSeconds"]), get(spec, &["minReadySeconds"]));
     if let Some(deadline) = deadline.and_then(Value::as_i64)
         && deadline <= ready.and_then(Value::as_i64).unwrap_or(0)
     {
-        errors.invalid(Path::new("spec.progressDeadlineSeconds"), deadline, "must be greater than minReadySeconds");
+        errors.invalid(
+            Path::new("spec.progressDeadlineSeconds"),
+            deadline,
+            "must be greater than minReadySeconds",
+        );
     }
 }
 
@@ -256,14 +265,19 @@ pub(super) fn validate_cron_job(cron: &Value, errors: &mut ErrorList) {
     } else if let Some(why) = schedule_error(schedule) {
         errors.invalid(path.child("schedule"), schedule, why);
     }
-    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+    for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"]
+    {
         not_negative(spec, field, &path, errors);
     }
     let policies = ["Allow", "Forbid", "Replace"];
     one_of(text(spec, "concurrencyPolicy"), &policies, path.child("concurrencyPolicy"), errors);
     let job = get(spec, &["jobTemplate", "spec"]).unwrap_or(&Value::Null);
     if job.get("manualSelector") == Some(&Value::Bool(true)) {
-        errors.not_supported(path.child("jobTemplate.spec.manualSelector"), true, &["nil", "false"]);
+        errors.not_supported(
+            path.child("jobTemplate.spec.manualSelector"),
+            true,
+            &["nil", "false"],
+        );
     }
     validate_job_spec(job, &path.child("jobTemplate").child("spec"), false, errors);
     if object::name(cron).len() > CRON_JOB_NAME_MAX {
@@ -302,7 +316,11 @@ pub(super) fn validate_autoscaler(hpa: &Value, errors: &mut ErrorList) {
     if max < 1 {
         errors.invalid(path.child("maxReplicas"), max, "must be greater than 0");
     } else if min.is_some_and(|min| max < min) {
-        errors.invalid(path.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
+        errors.invalid(
+            path.child("maxReplicas"),
+            max,
+            "must be greater than or equal to `minReplicas`",
+        );
     }
     for field in ["kind", "name"] {
         if text(part(spec, "scaleTargetRef"), field).is_empty() {
@@ -316,7 +334,11 @@ pub(super) fn validate_disruption_budget(budget: &Value, errors: &mut ErrorList)
     let spec = part(budget, "spec");
     let is_set = |field: &str| spec.get(field).is_some_and(|v| !v.is_null());
     if is_set("minAvailable") && is_set("maxUnavailable") {
-        errors.invalid(path.clone(), spec.clone(), "minAvailable and maxUnavailable cannot be both set");
+        errors.invalid(
+            path.clone(),
+            spec.clone(),
+            "minAvailable and maxUnavailable cannot be both set",
+        );
     }
     for field in ["minAvailable", "maxUnavailable"] {
         if is_set(field) {
