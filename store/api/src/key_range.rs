@@ -24,6 +24,11 @@ impl KeyRange {
         Self { start: prefix, end }
     }
 
+    /// Every key from `start` on and before `end`.
+    pub fn between(start: Bytes, end: Option<Bytes>) -> Self {
+        Self { start, end }
+    }
+
     /// As requests spell it: an empty `range_end` is a point, `\0` means "from `key` on".
     pub fn from_request(key: Bytes, range_end: Bytes) -> Self {
         match range_end.as_ref() {

@@ -72,6 +72,12 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The keys that came (1) and went (−1), in order.
+    pub(crate) fn population(&self) -> impl Iterator<Item = (&Bytes, i64)> {
+        let changes = self.overlay.log.iter().map(|(_, _, change, key)| (key, change.population()));
+        changes.filter(|(_, change)| *change != 0)
+    }
+
     /// Everything for the database, the new head, and the events.
     pub(crate) fn finish(self) -> (WriteBatch, Head, Vec<RevisionEvents>) {
         let mut batch = WriteBatch::default();
@@ -79,7 +85,8 @@ impl<'a> Batch<'a> {
         (batch, self.head, self.sealed)
     }
 
-    fn view(&self) -> View<'_> {
+    /// The database with everything that the batch has written so far.
+    pub(crate) fn view(&self) -> View<'_> {
         View {
             database: self.database,
             snapshot: self.snapshot,
@@ -196,7 +203,11 @@ impl<'a> Batch<'a> {
             let ended = history::key(&key, revision).into();
             self.overlay.history.insert(ended, Some(previous.clone()));
         }
-        let change = if next.is_some() { Change::Put } else { Change::Delete };
+        let change = match (&previous, &next) {
+            (None, Some(_)) => Change::Create,
+            (_, Some(_)) => Change::Update,
+            (_, None) => Change::Delete,
+        };
         let sub = u32::try_from(self.open.len()).expect("a revision fits in memory");
         self.overlay.log.push((revision, sub, change, key.clone()));
 

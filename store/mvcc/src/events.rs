@@ -71,7 +71,7 @@ impl<'a> Reading<'a> {
         }
         let key = Bytes::copy_from_slice(key);
         let (r#type, kv) = match change {
-            Change::Put => (EventType::Put, self.put(key.clone())?),
+            Change::Create | Change::Update => (EventType::Put, self.put(key.clone())?),
             Change::Delete => (EventType::Delete, batch::deleted(key.clone(), self.revision)),
         };
         let prev_kv = self.previous(key)?;

@@ -1,6 +1,7 @@
 //! How the state is spelled in the database: one file per kind of entry, each with its codec and
 //! a round-trip test. These spellings are on disks; they change only with a new kind.
 
+pub(crate) mod census;
 pub(crate) mod head;
 pub(crate) mod history;
 pub(crate) mod lease;
@@ -21,11 +22,19 @@ pub(crate) enum Family {
     Lease = 3,
     LeaseKeys = 4,
     Meta = 5,
+    Census = 6,
 }
 
 impl Family {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Current, Self::History, Self::Log, Self::Lease, Self::LeaseKeys, Self::Meta];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Current,
+        Self::History,
+        Self::Log,
+        Self::Lease,
+        Self::LeaseKeys,
+        Self::Meta,
+        Self::Census,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -35,6 +44,7 @@ impl Family {
             Self::Lease => "lease",
             Self::LeaseKeys => "lease_keys",
             Self::Meta => "meta",
+            Self::Census => "census",
         }
     }
 }

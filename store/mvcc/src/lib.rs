@@ -19,6 +19,7 @@
 //! | `log` | revision, position in it | put or delete, key |
 //! | `lease` | lease id | granted and checkpointed time to live |
 //! | `lease_keys` | lease id, key | nothing |
+//! | `census` | first key of a bucket | keys in it |
 //! | `meta` | fixed | revision, compact floor, sizes, the server's applied metadata |
 //!
 //! A history entry is filed under the revision that *ended* it, not the one that began it. The
@@ -36,6 +37,7 @@
 //! *flushed* compact floor: replay must find what the first run found.
 
 mod batch;
+mod census;
 mod database;
 mod events;
 mod fault;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::batch::Batch;
+use crate::census::Census;
 use crate::database::{Database, Generations};
 use crate::keyspace::{Family, Head, head};
 use crate::{Applied, Entry, Fault, Options, Reader};
@@ -17,6 +18,7 @@ pub struct Mvcc {
     options: Options,
     database: Arc<Database>,
     head: Head,
+    census: Census,
     applied: Option<Bytes>,
     reader: Reader,
 }
@@ -28,8 +30,9 @@ impl Mvcc {
         let generations = Generations::open(root.as_ref())?;
         let database = Arc::new(Database::open(&generations.active(), &options)?);
         let (head, applied) = database.load()?;
+        let census = Census::load(&database, options.count_bucket_keys_max)?;
         let reader = Reader::new(Arc::clone(&database));
-        Ok(Self { generations, options, database, head, applied, reader })
+        Ok(Self { generations, options, database, head, census, applied, reader })
     }
 
     /// A handle for everybody who only reads; stays valid over [`Mvcc::install`].
@@ -45,7 +48,8 @@ impl Mvcc {
 
     /// Applies committed log entries in one atomic write, together with `applied`: the server's
     /// opaque bytes (last applied log id, membership). May be called without commands, to record
-    /// a new `applied` alone. After a fault nothing of the batch is visible: stop, reopen, replay.
+    /// a new `applied` alone. After a fault nothing of the batch is visible, and this
+    /// value must not be used again: stop, reopen, replay.
     pub fn apply(&mut self, entries: &[Entry<'_>], applied: Bytes) -> Result<Applied, Fault> {
         let mut batch = Batch::new(&self.database, self.head);
         let mut outcomes = Vec::with_capacity(entries.iter().map(|e| e.commands.len()).sum());
@@ -54,7 +58,10 @@ impl Mvcc {
                 outcomes.push(batch.command(command, entry.term)?);
             }
         }
+        batch.population().for_each(|(key, change)| self.census.add(key, change));
+        self.census.balance(&batch.view())?;
         let (mut write, head, events) = batch.finish();
+        self.census.write_to(&self.database, &mut write);
         write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
         self.database.write(write)?;
         self.database.publish(&head);
@@ -70,9 +77,10 @@ impl Mvcc {
         let path = self.generations.stage(from)?;
         let database = Arc::new(Database::open(&path, &self.options)?);
         let (head, applied) = database.load()?;
+        let census = Census::load(&database, self.options.count_bucket_keys_max)?;
         self.generations.activate()?;
         let old = std::mem::replace(&mut self.database, Arc::clone(&database));
-        (self.head, self.applied) = (head, applied);
+        (self.head, self.census, self.applied) = (head, census, applied);
         self.reader.replace(database);
         old.retire();
         Ok(())

@@ -10,10 +10,18 @@ pub struct Options {
     pub write_buffer_bytes: usize,
     /// Threads for flushes and compactions.
     pub background_jobs: u32,
+    /// Keys of a range are counted in buckets of at most this many: more make counting slower at
+    /// the ends of a range, fewer make more buckets, which the writer keeps in memory.
+    pub count_bucket_keys_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { block_cache_bytes: 256 << 20, write_buffer_bytes: 64 << 20, background_jobs: 2 }
+        Self {
+            block_cache_bytes: 256 << 20,
+            write_buffer_bytes: 64 << 20,
+            background_jobs: 2,
+            count_bucket_keys_max: 1_024,
+        }
     }
 }

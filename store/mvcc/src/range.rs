@@ -19,7 +19,7 @@ pub(crate) fn range(
     } else {
         let keys = KeyRange::from_request(request.key.clone(), request.range_end.clone());
         if request.count_only {
-            Found { kvs: Vec::new(), count: view.scan(&keys, revision)?.count_rest()? }
+            Found { kvs: Vec::new(), count: view.count(&keys, revision)? }
         } else {
             many(view, request, &keys, revision)?
         }
@@ -58,7 +58,7 @@ fn many(
     let mut scan = view.scan(keys, revision)?;
     while let Some((key, record)) = scan.item()? {
         if found.kvs.len() >= fetch_max {
-            found.count += scan.count_rest()?;
+            found.count = view.count(keys, revision)?;
             return Ok(found);
         }
         found.count += 1;

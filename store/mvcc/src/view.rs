@@ -10,10 +10,10 @@ use bytes::Bytes;
 use pintle_store_api::{KeyRange, Rejection, Revision};
 use rocksdb::{DB, DBRawIterator, ReadOptions, SnapshotWithThreadMode};
 
-use crate::Fault;
 use crate::database::Database;
-use crate::keyspace::{Family, Head, Record, RecordRef, history, lease};
+use crate::keyspace::{Family, Head, Record, RecordRef, history, lease, log};
 use crate::overlay::{Overlay, Written};
+use crate::{Fault, census};
 use cursor::Cursor;
 pub(crate) use scan::Scan;
 
@@ -110,6 +110,33 @@ impl<'a> View<'a> {
         Scan::open(self, range, revision)
     }
 
+    /// The number of keys in a range, as of a [`resolve`](Self::resolve)d revision.
+    pub(crate) fn count(&self, range: &KeyRange, revision: i64) -> Result<i64, Fault> {
+        let changes = self.revision - revision;
+        if self.overlay.is_some() || changes > self.head.keys {
+            return self.scan(range, revision)?.count_rest();
+        }
+        Ok(census::count(self, range)? - self.population_since(range, revision)?)
+    }
+
+    /// By how much the number of keys in a range has changed after `revision`.
+    fn population_since(&self, range: &KeyRange, revision: i64) -> Result<i64, Fault> {
+        let mut change = 0;
+        if revision < self.revision {
+            let mut entries = self.iterate(Family::Log, None);
+            entries.seek(log::key(revision + 1, 0));
+            while let Some(value) = entries.value() {
+                let (what, key) = log::decode(value)?;
+                if range.contains(key) {
+                    change += what.population();
+                }
+                entries.next();
+            }
+            entries.status()?;
+        }
+        Ok(change)
+    }
+
     /// An iterator over one family of the database alone.
     pub(crate) fn iterate(&self, family: Family, end: Option<Vec<u8>>) -> DBRawIterator<'a> {
         let mut options = self.read_options();
@@ -142,7 +169,7 @@ impl<'a> View<'a> {
         match family {
             Family::Current => Some(&overlay.current),
             Family::History => Some(&overlay.history),
-            Family::Log | Family::Lease | Family::LeaseKeys | Family::Meta => None,
+            Family::Log | Family::Lease | Family::LeaseKeys | Family::Meta | Family::Census => None,
         }
     }
 

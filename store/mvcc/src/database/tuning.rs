@@ -63,8 +63,8 @@ impl Tuning {
         blocks.set_format_version(6);
         blocks.set_cache_index_and_filter_blocks(true);
         blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-        // Every write first asks whether its key exists; `log` and `lease_keys` are only scanned.
-        if !matches!(family, Family::Log | Family::LeaseKeys) {
+        // Every write first asks whether its key exists; the others here are only scanned.
+        if !matches!(family, Family::Log | Family::LeaseKeys | Family::Census) {
             blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
             blocks.set_optimize_filters_for_memory(true);
         }

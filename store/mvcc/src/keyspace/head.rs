@@ -6,7 +6,7 @@ use crate::Fault;
 /// The key in `meta`.
 pub(crate) const KEY: &[u8] = b"head";
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const FIXED_BYTES: usize = 1 + 4 * 8;
 
 /// Revision, floor and sizes.

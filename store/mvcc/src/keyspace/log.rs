@@ -1,17 +1,29 @@
-//! `log`: what happened, in order. Key: revision and position in it, big-endian. Value: put or
-//! delete, and the user key. Values are not repeated here: a watcher that catches up finds them
+//! `log`: what happened, in order. Key: revision and position in it, big-endian. Value: what
+//! happened, and the user key. Values are not repeated here: a watcher that catches up finds them
 //! in `current` or `history`.
 
 use crate::Fault;
 
 pub(crate) const KEY_BYTES: usize = 12;
 
-/// What happened to a key. The discriminants are on disks (and are protobuf's own).
+/// What happened to a key. The discriminants are on disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Change {
-    Put = 0,
+    Update = 0,
     Delete = 1,
+    Create = 2,
+}
+
+impl Change {
+    /// By how much it changes the number of keys.
+    pub(crate) fn population(self) -> i64 {
+        match self {
+            Self::Update => 0,
+            Self::Delete => -1,
+            Self::Create => 1,
+        }
+    }
 }
 
 pub(crate) fn key(revision: i64, sub: u32) -> [u8; KEY_BYTES] {
@@ -35,8 +47,9 @@ pub(crate) fn encode(change: Change, user_key: &[u8], out: &mut Vec<u8>) {
 
 pub(crate) fn decode(value: &[u8]) -> Result<(Change, &[u8]), Fault> {
     match value.split_first() {
-        Some((0, user_key)) => Ok((Change::Put, user_key)),
+        Some((0, user_key)) => Ok((Change::Update, user_key)),
         Some((1, user_key)) => Ok((Change::Delete, user_key)),
+        Some((2, user_key)) => Ok((Change::Create, user_key)),
         _ => Err(Fault::Corrupt { what: "log entry" }),
     }
 }
@@ -49,8 +62,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(rev in 0i64.., sub: u32, delete: bool, user_key: Vec<u8>) {
-            let change = if delete { Change::Delete } else { Change::Put };
+        fn round_trips(rev in 0i64.., sub: u32, kind in 0usize..3, user_key: Vec<u8>) {
+            let change = [Change::Update, Change::Delete, Change::Create][kind];
             let mut value = Vec::new();
             encode(change, &user_key, &mut value);
             prop_assert_eq!(decode(&value).expect("just encoded"), (change, user_key.as_slice()));
@@ -66,7 +79,7 @@ mod tests {
 
     #[test]
     fn an_unknown_change_is_corrupt() {
-        assert!(decode(&[2, b'a']).is_err());
+        assert!(decode(&[3, b'a']).is_err());
         assert!(decode(&[]).is_err());
     }
 }

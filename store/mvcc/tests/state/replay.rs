@@ -17,7 +17,12 @@ use crate::strategy;
 
 /// Small, so that a test machine's memory does not matter.
 pub(crate) fn options() -> Options {
-    Options { block_cache_bytes: 4 << 20, write_buffer_bytes: 4 << 20, background_jobs: 2 }
+    Options {
+        block_cache_bytes: 4 << 20,
+        write_buffer_bytes: 4 << 20,
+        background_jobs: 2,
+        count_bucket_keys_max: 3,
+    }
 }
 
 /// In memory where the system offers that: nothing here is about disks, and flushes are many.
