@@ -67,6 +67,25 @@ fn generate() -> serde_json::Map<String, Value> {
     generator.take_definitions(false)
 }
 
+/// Definitions whose `name` the typed API takes for required because it has no use for an empty one.
+const NAME_IS_OPTIONAL: [&str; 8] = [
+    "io.k8s.api.core.v1.ConfigMapEnvSource",
+    "io.k8s.api.core.v1.ConfigMapKeySelector",
+    "io.k8s.api.core.v1.ConfigMapProjection",
+    "io.k8s.api.core.v1.ConfigMapVolumeSource",
+    "io.k8s.api.core.v1.LocalObjectReference",
+    "io.k8s.api.core.v1.SecretEnvSource",
+    "io.k8s.api.core.v1.SecretKeySelector",
+    "io.k8s.api.core.v1.SecretProjection",
+];
+
+/// Kinds whose metadata really is required; the typed API says so of all kinds.
+const METADATA_IS_REQUIRED: [&str; 3] = [
+    "io.k8s.api.core.v1.Event",
+    "io.k8s.api.apiserverinternal.v1alpha1.StorageVersion",
+    "io.k8s.api.resource.v1alpha3.ResourcePoolStatusRequest",
+];
+
 /// The free-form definitions hold anything; the typed API says so only by the lack of properties.
 fn reshape(name: &str, schema: &mut Schema) {
     let free = [
@@ -80,6 +99,12 @@ fn reshape(name: &str, schema: &mut Schema) {
     if free.iter().any(|suffix| name.ends_with(suffix)) {
         schema.preserve_unknown_fields = true;
         schema.validations = None;
+    }
+    if NAME_IS_OPTIONAL.contains(&name) {
+        schema.required.retain(|field| field != "name");
+    }
+    if !METADATA_IS_REQUIRED.contains(&name) {
+        schema.required.retain(|field| field != "metadata");
     }
     // A FieldsV1 or raw object is one value to patches and apply.
     if name.ends_with("FieldsV1") || name.ends_with("RawExtension") {
