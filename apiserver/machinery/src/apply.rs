@@ -8,8 +8,15 @@ use crate::managed_fields::{
     strip_system_fields,
 };
 use crate::object;
-use crate::schema::{ListType, View};
+use crate::schema::{self, ListType, View};
 use crate::status::{Cause, Result, Status};
+
+/// The field manager of `kubectl apply --server-side`.
+const KUBECTL: &str = "kubectl";
+/// Where client-side apply keeps its last configuration.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Who owns the fields of an object that was never tracked.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// Applies `config` to `live` (or creates): merge by schema, ownership, conflicts (409), removal of
 /// what only this manager owned. The result carries the new `managedFields` and equals `live` when
@@ -25,9 +32,10 @@ pub fn apply(
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     check_keys(config, schema, "")?;
+    let config = &without_reset_fields(config, schema, writer);
     let nothing = Value::Object(Map::new());
+    let mut managers = live.map(|live| known_entries(live, schema, writer)).unwrap_or_default();
     let live = live.unwrap_or(&nothing);
-    let mut managers = entries(live);
     let configured = fields_of(config, schema);
     let at = managers.iter().position(|entry| entry.is_of(writer, Operation::Apply));
     let last = at.map(|at| std::mem::take(&mut managers[at].fields));
@@ -40,7 +48,7 @@ pub fn apply(
     }
     let changes = compare(live, &merged, schema);
     let disputed = conflicts(&managers, &changes.changed);
-    if !force && !disputed.is_empty() {
+    if !force && !disputed.is_empty() && !was_applied_by_client(live, &disputed, schema, writer) {
         return Err(conflict_status(&disputed));
     }
     for entry in &mut managers {
@@ -61,8 +69,74 @@ pub fn apply(
         }
         None => managers.push(Entry { fields, ..Entry::new(writer, Operation::Apply) }),
     }
+    refresh_last_applied(live, &mut merged, config, writer);
     set_entries(&mut merged, managers);
     Ok(merged)
+}
+
+/// Status is written through its subresource alone, and nothing else is written through it. A custom
+/// resource may have a status that is an ordinary field.
+fn without_reset_fields(config: &Value, schema: View<'_>, writer: &Writer<'_>) -> Value {
+    let mut config = config.clone();
+    let is_builtin = std::ptr::eq(schema.definitions(), &**schema::builtin());
+    if let Some(map) = config.as_object_mut() {
+        match writer.subresource {
+            "status" => map.retain(|key, _| {
+                matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status")
+            }),
+            "" if is_builtin => {
+                map.remove("status");
+            }
+            _ => {}
+        }
+    }
+    config
+}
+
+/// The live entries; an object that nobody tracked belongs to whoever wrote it before.
+fn known_entries(live: &Value, schema: View<'_>, writer: &Writer<'_>) -> Vec<Entry> {
+    let known = entries(live);
+    if !known.is_empty() {
+        return known;
+    }
+    let before = Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..writer.clone() };
+    let mut fields = fields_of(live, schema);
+    strip_system_fields(&mut fields);
+    vec![Entry { fields, ..Entry::new(&before, Operation::Update) }]
+}
+
+fn last_applied(live: &Value) -> Option<Value> {
+    serde_json::from_str(object::annotation(live, LAST_APPLIED)?).ok()
+}
+
+/// kubectl users move from client-side to server-side apply without conflicts with themselves: what
+/// the last client-side configuration set may be taken over.
+fn was_applied_by_client(
+    live: &Value,
+    disputed: &[(&Entry, String)],
+    schema: View<'_>,
+    writer: &Writer<'_>,
+) -> bool {
+    if writer.manager != KUBECTL {
+        return false;
+    }
+    let Some(applied) = last_applied(live) else { return false };
+    let own = fields_of(&applied, schema).paths();
+    disputed.iter().all(|(_, path)| own.contains(path))
+}
+
+/// Keeps the annotation of client-side apply in step, so that a user may go back.
+fn refresh_last_applied(live: &Value, merged: &mut Value, config: &Value, writer: &Writer<'_>) {
+    if writer.manager != KUBECTL || last_applied(live).is_none() {
+        return;
+    }
+    let mut config = config.clone();
+    if let Some(annotations) =
+        object::metadata_mut(&mut config).get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        annotations.remove(LAST_APPLIED);
+    }
+    object::set_annotation(merged, LAST_APPLIED, &format!("{config}\n"));
 }
 
 /// The keys of associative lists must be there, and no two items may share them.

@@ -48,7 +48,7 @@ pub fn set_defaults(object: &mut Value, resource: &Resource) {
             each_object(map, "spec", storage::device_claim);
         }
         ("", "Namespace") => access::namespace(map),
-        ("", "Secret") => or(map, "type", "Opaque"),
+        ("", "Secret") => access::secret(map),
         ("", "Node") => node(map),
         ("", "LimitRange") => access::limit_range(map),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
@@ -122,7 +122,24 @@ fn text<'a>(map: &'a Map<String, Value>, key: &str) -> &'a str {
     map.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// A list that came after its single field: the first item and the field always agree.
+fn list_of_one(map: &mut Map<String, Value>, single: &str, list: &str) {
+    let first = map.get(list).and_then(Value::as_array).and_then(|l| l.first()).cloned();
+    match (map.get(single).filter(|v| v.as_str() != Some("")).cloned(), first) {
+        (Some(value), None) => {
+            map.insert(list.to_owned(), json!([value]));
+        }
+        (None, Some(first)) => {
+            map.insert(single.to_owned(), first);
+        }
+        _ => {}
+    }
+}
+
 fn node(map: &mut Map<String, Value>) {
+    if let Some(spec) = child(map, "spec") {
+        list_of_one(spec, "podCIDR", "podCIDRs");
+    }
     let Some(status) = child(map, "status") else { return };
     if let (false, Some(capacity)) = (has(status, "allocatable"), status.get("capacity").cloned()) {
         status.insert("allocatable".to_owned(), capacity);

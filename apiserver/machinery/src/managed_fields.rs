@@ -32,6 +32,11 @@ const SYSTEM_FIELDS: [&[&str]; 11] = [
     &["f:metadata", "f:resourceVersion"],
 ];
 
+/// Update entries of one object; beyond them the oldest are merged into one.
+const UPDATE_ENTRIES_MAX: usize = 10;
+/// The name of the entry that old updates are merged into.
+const ANCIENT_CHANGES: &str = "ancient-changes";
+
 /// How fields came to be owned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
@@ -175,18 +180,18 @@ pub fn validate(object: &Value) -> Result<()> {
 /// what the live object has.
 pub fn track_update(live: Option<&Value>, new: &mut Value, schema: View<'_>, writer: &Writer<'_>) {
     let list = object::metadata(new).and_then(|m| m.get("managedFields")).and_then(Value::as_array);
-    let is_reset = list.is_some_and(|l| l.len() == 1 && l[0] == json!({}));
     let is_given = list.is_some_and(|l| !l.is_empty());
     let mut entries = if is_given { entries(new) } else { live.map(entries).unwrap_or_default() };
+    if live.is_some() && entries.is_empty() {
+        // Reset, or never tracked: the next apply begins anew.
+        object::metadata_mut(new).remove("managedFields");
+        return;
+    }
     let mut changes = match live {
         Some(live) => compare(live, new, schema),
         None => compare(&Value::Object(Map::new()), new, schema),
     };
     strip_system_fields(&mut changes.changed);
-    if is_reset && changes.changed.is_empty() {
-        object::metadata_mut(new).remove("managedFields");
-        return;
-    }
     let mut own = None;
     for (index, entry) in entries.iter_mut().enumerate() {
         let before = (entry.is_of(writer, Operation::Update)).then(|| entry.fields.clone());
@@ -210,7 +215,33 @@ pub fn track_update(live: Option<&Value>, new: &mut Value, schema: View<'_>, wri
         }
         None => {}
     }
+    merge_old_updates(&mut entries);
     set_entries(new, entries);
+}
+
+/// Keeps the number of entries bounded: an object that many managers touch would grow for ever.
+fn merge_old_updates(entries: &mut Vec<Entry>) {
+    let updates = entries.iter().filter(|entry| entry.operation == Operation::Update).count();
+    if updates <= UPDATE_ENTRIES_MAX {
+        return;
+    }
+    entries.sort_by(|a, b| (a.operation, &a.time).cmp(&(b.operation, &b.time)));
+    let first = entries.len() - updates;
+    let mut kept: Vec<Entry> = Vec::new();
+    for entry in entries.drain(first..first + updates - UPDATE_ENTRIES_MAX + 1) {
+        match kept.iter_mut().find(|k| k.api_version == entry.api_version) {
+            Some(ancient) => {
+                ancient.fields.union(&entry.fields);
+                ancient.time = entry.time;
+            }
+            None => kept.push(Entry {
+                manager: ANCIENT_CHANGES.to_owned(),
+                subresource: String::new(),
+                ..entry
+            }),
+        }
+    }
+    entries.extend(kept);
 }
 
 pub(crate) fn strip_system_fields(fields: &mut FieldSet) {
@@ -271,6 +302,24 @@ mod tests {
         let mut new = deployment(1, "a");
         track(Some(&live), &mut new, &writer("other", "t2"));
         assert_eq!(new, live);
+    }
+
+    #[test]
+    fn many_updaters_are_merged_into_one_entry() {
+        let mut live = deployment(0, "a");
+        track(None, &mut live, &writer("m", "t00"));
+        for n in 1..30 {
+            let mut new = live.clone();
+            new["metadata"]["labels"][format!("l{n}")] = json!("x");
+            track(Some(&live), &mut new, &writer(&format!("m{n}"), &format!("t{n:02}")));
+            live = new;
+        }
+        let entries = entries(&live);
+        assert_eq!(entries.len(), UPDATE_ENTRIES_MAX);
+        assert!(entries.iter().any(|entry| entry.manager == ANCIENT_CHANGES));
+        let mut all = FieldSet::default();
+        entries.iter().for_each(|entry| all.union(&entry.fields));
+        assert_eq!(all.children["f:metadata"].children["f:labels"].children.len(), 30);
     }
 
     #[test]

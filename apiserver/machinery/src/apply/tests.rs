@@ -146,3 +146,41 @@ fn a_configuration_may_not_carry_managed_fields() {
     configured["metadata"]["managedFields"] = json!([{}]);
     assert_eq!(run(None, configured, "a", false).unwrap_err().code, 400);
 }
+
+#[test]
+fn status_is_applied_through_its_subresource_alone() {
+    let mut configured = config(json!({"replicas": 1}));
+    configured["status"] = json!({"replicas": 7});
+    let live = run(None, configured.clone(), "a", false).unwrap();
+    assert_eq!(live.get("status"), None);
+    let view = schema::builtin().view("io.k8s.api.apps.v1.Deployment");
+    let writer = Writer { subresource: "status", ..writer("s", "2026-01-01T00:00:00Z") };
+    configured["spec"]["replicas"] = json!(5);
+    let live = apply(Some(&live), &configured, view, &writer, false).unwrap();
+    assert_eq!(live["spec"]["replicas"], 1);
+    assert_eq!(live["status"]["replicas"], 7);
+}
+
+#[test]
+fn an_untracked_object_belongs_to_whoever_wrote_it_before() {
+    let live = config(json!({"replicas": 1}));
+    let error = run(Some(&live), config(json!({"replicas": 2})), "a", false).unwrap_err();
+    assert!(error.message.contains("\"before-first-apply\""), "{}", error.message);
+}
+
+#[test]
+fn kubectl_takes_over_what_it_applied_from_the_client() {
+    let applied = config(json!({"replicas": 1}));
+    let mut created = applied.clone();
+    let annotation = "kubectl.kubernetes.io/last-applied-configuration";
+    created["metadata"]["annotations"] = json!({annotation: applied.to_string()});
+    let view = schema::builtin().view("io.k8s.api.apps.v1.Deployment");
+    let client = writer("kubectl-client-side-apply", "2026-01-01T00:00:00Z");
+    track_update(None, &mut created, view, &client);
+    let next = run(Some(&created), config(json!({"replicas": 2})), "kubectl", false).unwrap();
+    assert_eq!(next["spec"]["replicas"], 2);
+    assert!(
+        next["metadata"]["annotations"][annotation].as_str().unwrap().contains("\"replicas\":2")
+    );
+    assert!(run(Some(&created), config(json!({"replicas": 2})), "other", false).is_err());
+}

@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::{child, each, each_object, empty, entry, has, or, or_empty, text};
 
+use base64::Engine as _;
+
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -17,6 +19,18 @@ pub(super) fn namespace(map: &mut Map<String, Value>) {
         or(entry(map, "spec"), "finalizers", json!(["kubernetes"]));
     }
     or_empty(entry(map, "status"), "phase", "Active");
+}
+
+/// `stringData` is for writing only: its values are stored in `data`.
+pub(super) fn secret(map: &mut Map<String, Value>) {
+    or_empty(map, "type", "Opaque");
+    let Some(Value::Object(texts)) = map.remove("stringData") else { return };
+    let data = entry(map, "data");
+    for (key, text) in texts {
+        let bytes = text.as_str().unwrap_or_default();
+        let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
+        data.insert(key, encoded.into());
+    }
 }
 
 /// A container limit fills the default, and the default (or the minimum) fills the default request.

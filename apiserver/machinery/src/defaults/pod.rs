@@ -1,6 +1,6 @@
 //! Defaults of pods and pod templates.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{child, each, each_object, empty, entry, has, or, or_empty, text};
 
@@ -10,6 +10,7 @@ const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralCo
 const VOLUME_META: &str = "name";
 
 pub(super) fn pod(map: &mut Map<String, Value>) {
+    each_object(map, "status", status_addresses);
     let spec = entry(map, "spec");
     pod_spec(spec);
     or(spec, "enableServiceLinks", true);
@@ -19,6 +20,24 @@ pub(super) fn pod(map: &mut Map<String, Value>) {
     if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
         for list in ["initContainers", "containers"] {
             each(spec, list, host_ports);
+        }
+    }
+}
+
+/// `podIP` and `podIPs`, `hostIP` and `hostIPs` say the same.
+fn status_addresses(status: &mut Map<String, Value>) {
+    for (single, list) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        let first = status.get(list).and_then(Value::as_array).and_then(|l| l.first());
+        let first = first.and_then(|item| item.get("ip")).cloned();
+        let own = status.get(single).filter(|v| v.as_str() != Some("")).cloned();
+        match (own, first) {
+            (Some(ip), first) if first.as_ref() != Some(&ip) => {
+                status.insert(list.to_owned(), json!([{ "ip": ip }]));
+            }
+            (None, Some(ip)) => {
+                status.insert(single.to_owned(), ip);
+            }
+            _ => {}
         }
     }
 }

@@ -108,7 +108,18 @@ fn other_kinds_get_theirs() {
                 "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
             }),
         ),
-        ("", "secrets", json!({}), json!({"type": "Opaque"})),
+        (
+            "",
+            "secrets",
+            json!({"stringData": {"a": "x"}, "data": {"a": "b2xk", "b": "Yg=="}}),
+            json!({"type": "Opaque", "data": {"a": "eA==", "b": "Yg=="}}),
+        ),
+        (
+            "",
+            "nodes",
+            json!({"spec": {"podCIDR": "10.0.0.0/24"}}),
+            json!({"spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]}}),
+        ),
         (
             "rbac.authorization.k8s.io",
             "rolebindings",
