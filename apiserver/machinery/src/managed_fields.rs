@@ -4,7 +4,7 @@
 //! and to nobody else afterwards. Server-side apply has its own rules in [`crate::apply`]; both share
 //! the field sets, the comparison and the entries here.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::object;
 use crate::schema::View;
@@ -252,6 +252,8 @@ pub(crate) fn strip_system_fields(fields: &mut FieldSet) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::RestMapper;
 
