@@ -61,10 +61,37 @@ fn merge_map(
     for (field, order, original) in orders {
         let merge_key = child(schema, field).patch_merge_key();
         if let Some(Value::Array(items)) = target.get_mut(field) {
-            interleave(items, order, &original, merge_key);
+            let added = patch.get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let baseline = match merge_key {
+                Some(_) => baseline(original, items, added, merge_key),
+                None => original,
+            };
+            interleave(items, order, &baseline, merge_key);
         }
     }
     Ok(())
+}
+
+/// The order that unnamed items keep to: the list before the patch. Upstream deletes and appends in
+/// place, so that there new items take the places of deleted ones at the end of it; clients that
+/// compute patches see the same order only if we do so too.
+fn baseline(
+    mut original: Vec<Value>,
+    items: &[Value],
+    added: &[Value],
+    merge_key: Option<&str>,
+) -> Vec<Value> {
+    let is_in = |list: &[Value], item: &Value| {
+        let id = identity(item, merge_key);
+        list.iter().any(|other| identity(other, merge_key) == id)
+    };
+    let length = original.len();
+    let new: Vec<&Value> =
+        added.iter().filter(|item| is_in(items, item) && !is_in(&original, item)).collect();
+    original.retain(|item| is_in(items, item));
+    let freed = length - original.len();
+    original.extend(new.into_iter().take(freed).cloned());
+    original
 }
 
 /// A list to be put in order: its field, the order, and the list as it was before the patch.
