@@ -27,7 +27,7 @@ use policy::Policy;
 const ENDPOINTS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Creates what is missing, once; `/readyz` waits for it. Called again after a pause when it fails.
-pub async fn reconcile(config: &Config, registry: &Registry) -> Result<(), ApiError> {
+pub(crate) async fn reconcile(config: &Config, registry: &Registry) -> Result<(), ApiError> {
     for name in objects::NAMESPACES {
         ensure(registry, objects::namespace(name), keep).await?;
     }
@@ -52,7 +52,7 @@ pub async fn reconcile(config: &Config, registry: &Registry) -> Result<(), ApiEr
 
 /// Whatever has to go on for as long as the server runs: the endpoints of `default/kubernetes` and
 /// the repair of service addresses and node ports.
-pub async fn run(config: Arc<Config>, registry: Registry, shutdown: CancellationToken) {
+pub(crate) async fn run(config: Arc<Config>, registry: Registry, shutdown: CancellationToken) {
     let repair =
         service::repair::run(service::allocator(&registry), registry.clone(), shutdown.clone());
     let endpoints = async {

@@ -92,10 +92,6 @@ impl Signer {
         Ok(Self { issuer: issuer.to_owned(), key_id, encoding, decoding, jwk })
     }
 
-    pub(crate) fn issuer(&self) -> &str {
-        &self.issuer
-    }
-
     /// The audience of tokens for this API, and the default of a request that names none.
     pub(crate) fn api_audiences(&self) -> Vec<String> {
         vec![self.issuer.clone()]

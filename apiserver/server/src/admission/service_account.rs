@@ -188,7 +188,8 @@ mod tests {
             "initContainers": [{"name": "i"}],
             "containers": [{"name": "a"}, {"name": "b", "volumeMounts": [{"name": "x", "mountPath": "/x"}]}],
         }});
-        fill_in(&mut pod, &account_name(&pod), &account(json!({})));
+        let name = account_name(&pod);
+        fill_in(&mut pod, &name, &account(json!({})));
         assert_eq!(pod["spec"]["serviceAccountName"], "default");
         let volume = pod["spec"]["volumes"][0]["name"].as_str().unwrap().to_owned();
         assert!(volume.starts_with("kube-api-access-") && volume.len() == 21);
@@ -223,7 +224,8 @@ mod tests {
             "containers": [{"name": "a", "volumeMounts": [{"name": "own", "mountPath": MOUNT_PATH}]}],
         }});
         let account = account(json!({"imagePullSecrets": [{"name": "theirs"}]}));
-        fill_in(&mut pod, &account_name(&pod), &account);
+        let name = account_name(&pod);
+        fill_in(&mut pod, &name, &account);
         assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "mine"}]));
         assert!(pod["spec"].get("volumes").is_none());
         pod["spec"]["imagePullSecrets"] = json!([]);

@@ -77,12 +77,6 @@ impl Graph {
         let pod = self.pods.get(namespace).and_then(|pods| pods.get(name));
         pod.is_some_and(|entry| entry.node == node)
     }
-
-    /// All pods known, as (namespace, name).
-    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, &str)> {
-        let pods = self.pods.iter();
-        pods.flat_map(|(namespace, pods)| pods.keys().map(move |name| (&**namespace, &**name)))
-    }
 }
 
 fn key(node: &str, namespace: &str, reference: &Reference) -> (String, String, Reference) {

@@ -265,7 +265,7 @@ mod tests {
         let mut new = old.clone();
         new["spec"]["type"] = "ClusterIP".into();
         carry_over(&mut new, &old);
-        assert_eq!(node_ports(&new), []);
+        assert!(node_ports(&new).is_empty());
         assert_eq!(cluster_ip(&new), "10.96.0.9");
         new["spec"]["type"] = "ExternalName".into();
         carry_over(&mut new, &old);
