@@ -209,31 +209,51 @@ fn merge(live: &Value, config: &Value, schema: View<'_>) -> Value {
     }
 }
 
-/// The configured items in their order; live items that are not configured stay before the live item
-/// that followed them.
+/// The items of both lists: the configured ones in their order, live ones that are not configured
+/// where they stood relative to the next item that both have.
 fn merge_list(live: &[Value], config: &[Value], schema: View<'_>) -> Vec<Value> {
     let live: Vec<(String, &Value)> = live.iter().map(|v| (item_path(v, schema), v)).collect();
     let config: Vec<(String, &Value)> = config.iter().map(|v| (item_path(v, schema), v)).collect();
-    let is_in = |list: &[(String, &Value)], element: &str| list.iter().any(|(e, _)| e == element);
-    let mut out = Vec::with_capacity(live.len() + config.len());
-    let mut rest = live.iter().peekable();
-    for (element, value) in &config {
-        while let Some((other, item)) = rest.peek() {
-            if is_in(&config, other) {
-                break;
-            }
-            out.push((*item).clone());
-            rest.next();
-        }
-        if rest.peek().is_some_and(|(other, _)| other == element) {
-            rest.next();
-        }
-        out.push(match live.iter().find(|(e, _)| e == element) {
-            Some((_, live)) => merge(live, value, items(schema)),
+    let find =
+        |list: &[(String, &Value)], element: &str| list.iter().position(|(e, _)| e == element);
+    let merged = |index: usize| {
+        let (element, value) = &config[index];
+        match find(&live, element) {
+            Some(at) => merge(live[at].1, value, items(schema)),
             None => (*value).clone(),
-        });
+        }
+    };
+    let mut shared = config.iter().map(|(e, _)| e).filter(|e| find(&live, e).is_some()).peekable();
+    let mut out = Vec::with_capacity(live.len().max(config.len()));
+    let (mut l, mut c) = (0, 0);
+    while l < live.len() || c < config.len() {
+        if let Some((element, value)) = live.get(l) {
+            match find(&config, element) {
+                None => {
+                    out.push((*value).clone());
+                    l += 1;
+                    continue;
+                }
+                Some(at) if at < c => {
+                    // Taken already, with the configured item.
+                    l += 1;
+                    continue;
+                }
+                Some(at) if at == c => l += 1,
+                Some(_) if shared.peek().is_some_and(|next| *next != element) => {
+                    // It comes later in the configuration: what stands behind it comes first.
+                    l += 1;
+                    continue;
+                }
+                Some(_) => {}
+            }
+        }
+        if c < config.len() {
+            shared.next_if(|next| **next == config[c].0);
+            out.push(merged(c));
+            c += 1;
+        }
     }
-    out.extend(rest.filter(|(e, _)| !is_in(&config, e)).map(|(_, item)| (*item).clone()));
     out
 }
 

@@ -109,10 +109,7 @@ fn keyed_lists_merge_by_key_and_items_leave_with_their_owner() {
     let live =
         run(Some(&live), pod(json!([container("two", "b"), container("new", "n")])), "a", false)
             .unwrap();
-    // The order among items of different owners is not promised, only who is there.
-    let mut left = names(&live);
-    left.sort();
-    assert_eq!(left, ["new", "side", "two"]);
+    assert_eq!(names(&live), ["two", "side", "new"]);
 }
 
 #[test]
@@ -183,4 +180,25 @@ fn kubectl_takes_over_what_it_applied_from_the_client() {
         next["metadata"]["annotations"][annotation].as_str().unwrap().contains("\"replicas\":2")
     );
     assert!(run(Some(&created), config(json!({"replicas": 2})), "other", false).is_err());
+}
+
+#[test]
+fn merged_lists_keep_the_order_of_both() {
+    let cases = [
+        (&["a", "x", "b"][..], &["b", "a"][..], &["x", "b", "a"][..]),
+        (&["a", "b"], &["c"], &["a", "b", "c"]),
+        (&["a", "b", "c"], &["c", "a"], &["b", "c", "a"]),
+        (&["a", "b"], &["a", "n", "b"], &["a", "n", "b"]),
+        (&[], &["a"], &["a"]),
+        (&["a"], &[], &["a"]),
+    ];
+    let finalizers = |names: &[&str]| {
+        let mut object = config(json!({}));
+        object["metadata"]["finalizers"] = json!(names);
+        object
+    };
+    for (live, configured, expected) in cases {
+        let merged = run(Some(&finalizers(live)), finalizers(configured), "a", true).unwrap();
+        assert_eq!(merged["metadata"]["finalizers"], json!(expected), "{live:?} + {configured:?}");
+    }
 }

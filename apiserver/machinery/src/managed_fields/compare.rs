@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::FieldSet;
-use crate::schema::{ListType, Type, View};
+use crate::schema::{ListType, View};
 
 /// What differs between two values.
 #[derive(Clone, Debug, Default)]
@@ -72,9 +72,35 @@ pub(crate) fn items(schema: View<'_>) -> View<'_> {
     schema.items().unwrap_or_else(|| View::any(schema.definitions()))
 }
 
-/// Whether a map's entries are named by the user and not by the schema.
-fn is_free_map(schema: View<'_>) -> bool {
-    schema.additional().is_some() || schema.kind() == Type::Any
+/// Objects that are part of their parent and not optional: nobody owns them, only what is in them.
+const ALWAYS_THERE: [&str; 13] = [
+    "f:metadata",
+    "f:spec",
+    "f:status",
+    "f:template",
+    "f:jobTemplate",
+    "f:strategy",
+    "f:updateStrategy",
+    "f:resources",
+    "f:loadBalancer",
+    "f:nodeInfo",
+    "f:daemonEndpoints",
+    "f:names",
+    "f:source",
+];
+
+/// Takes back the ownership of a container that is there anyway: a part of its parent, or a required
+/// list.
+fn disown_part(element: &str, value: &Value, node: &mut FieldSet, parent: View<'_>) {
+    let required = |field: &str| parent.target().required.iter().any(|r| r == field);
+    let is_part = match value {
+        Value::Object(_) => ALWAYS_THERE.contains(&element),
+        Value::Array(_) => element.strip_prefix("f:").is_some_and(required),
+        _ => false,
+    };
+    if is_part && !node.children.is_empty() {
+        node.member = false;
+    }
 }
 
 /// The fields that a value sets: leaves, list items, entries of maps, and empty containers.
@@ -104,115 +130,102 @@ pub fn fields_of(value: &Value, schema: View<'_>) -> FieldSet {
 /// What changed from `old` to `new`.
 pub fn compare(old: &Value, new: &Value, schema: View<'_>) -> Changes {
     let mut changes = Changes::default();
-    let (changed, removed) = (&mut changes.changed, &mut changes.removed);
-    walk(Some(old), Some(new), schema, changed, removed);
+    if old == new {
+        return changes;
+    }
+    match (shape(old, schema), shape(new, schema)) {
+        (Shape::Map(old), Shape::Map(new)) => {
+            for (key, value) in new {
+                let element = format!("f:{key}");
+                changes.add(element, old.get(key), Some(value), child(schema, key), schema);
+            }
+            for (key, value) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
+                let element = format!("f:{key}");
+                changes.add(element, Some(value), None, child(schema, key), schema);
+            }
+        }
+        (Shape::List(old), Shape::List(new)) => {
+            let find = |list: &[(String, &'_ Value)], element: &str| {
+                list.iter().position(|(e, _)| e == element)
+            };
+            for (element, value) in &new {
+                let before = find(&old, element).map(|at| old[at].1);
+                changes.add(element.clone(), before, Some(value), items(schema), schema);
+            }
+            for (element, value) in &old {
+                if find(&new, element).is_none() {
+                    changes.add(element.clone(), Some(value), None, items(schema), schema);
+                }
+            }
+        }
+        _ => changes.changed.member = true,
+    }
     changes
 }
 
-fn walk(
-    old: Option<&Value>,
-    new: Option<&Value>,
-    schema: View<'_>,
-    changed: &mut FieldSet,
-    removed: &mut FieldSet,
-) {
-    match (old, new) {
-        (None, None) => {}
-        (Some(old), Some(new)) if old == new => {}
-        (None, Some(new)) => {
-            changed.union(&added(new, schema));
-        }
-        (Some(old), None) => {
-            removed.union(&fields_of(old, schema));
-            removed.member = true;
-        }
-        (Some(old), Some(new)) => match (shape(old, schema), shape(new, schema)) {
-            (Shape::Map(old), Shape::Map(new)) => {
-                for (key, value) in new {
-                    descend(
-                        &format!("f:{key}"),
-                        old.get(key),
-                        Some(value),
-                        child(schema, key),
-                        changed,
-                        removed,
-                    );
-                }
-                for (key, value) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
-                    descend(
-                        &format!("f:{key}"),
-                        Some(value),
-                        None,
-                        child(schema, key),
-                        changed,
-                        removed,
-                    );
-                }
+impl Changes {
+    /// Adds what changed at `element` of a container with the schema `parent`.
+    fn add(
+        &mut self,
+        element: String,
+        old: Option<&Value>,
+        new: Option<&Value>,
+        schema: View<'_>,
+        parent: View<'_>,
+    ) {
+        match (old, new) {
+            (Some(old), Some(new)) => {
+                let below = compare(old, new, schema);
+                self.changed.attach(element.clone(), below.changed);
+                self.removed.attach(element, below.removed);
             }
-            (Shape::List(old), Shape::List(new)) => {
-                let find = |list: &[(String, &'_ Value)], element: &str| {
-                    list.iter().position(|(e, _)| e == element)
-                };
-                for (element, value) in &new {
-                    let before = find(&old, element).map(|at| old[at].1);
-                    descend(element, before, Some(value), items(schema), changed, removed);
-                    if before.is_none() {
-                        changed.entry(element.clone()).member = true;
-                    }
-                }
-                for (element, value) in &old {
-                    if find(&new, element).is_none() {
-                        descend(element, Some(value), None, items(schema), changed, removed);
-                    }
-                }
+            (None, Some(new)) => {
+                let mut node = added(new, schema);
+                disown_part(&element, new, &mut node, parent);
+                self.changed.attach(element, node);
             }
-            _ => changed.member = true,
-        },
+            (Some(old), None) => self.removed.attach(element, everything(old, schema)),
+            (None, None) => {}
+        }
     }
 }
 
-fn descend(
-    element: &str,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    schema: View<'_>,
-    changed: &mut FieldSet,
-    removed: &mut FieldSet,
-) {
-    let (mut c, mut r) = (FieldSet::default(), FieldSet::default());
-    walk(old, new, schema, &mut c, &mut r);
-    if !c.is_empty() {
-        changed.attach(element.to_owned(), c);
-    }
-    if !r.is_empty() {
-        removed.attach(element.to_owned(), r);
-    }
-}
-
-/// The fields of a value that was not there before: as [`fields_of`], and the optional maps and lists
-/// that came with it belong to the writer too.
-fn added(value: &Value, schema: View<'_>) -> FieldSet {
-    let mut set = FieldSet::default();
+/// Every path of a value, containers too.
+fn everything(value: &Value, schema: View<'_>) -> FieldSet {
+    let mut set = FieldSet { member: true, ..FieldSet::default() };
     match shape(value, schema) {
-        Shape::Leaf => set.member = true,
+        Shape::Leaf => {}
         Shape::Map(map) => {
-            set.member = map.is_empty() || is_free_map(schema);
             for (key, below) in map {
-                let property = child(schema, key);
-                let mut node = added(below, property);
-                let optional = !schema.target().required.iter().any(|r| r == key);
-                if !optional && below.is_array() && !matches!(shape(below, property), Shape::Leaf) {
-                    node.member = false;
-                }
-                set.attach(format!("f:{key}"), node);
+                set.attach(format!("f:{key}"), everything(below, child(schema, key)));
             }
         }
         Shape::List(list) => {
-            set.member = true;
             for (element, item) in list {
-                let mut node = added(item, items(schema));
-                node.member = true;
+                set.attach(element, everything(item, items(schema)));
+            }
+        }
+    }
+    set
+}
+
+/// The fields of a value that was not there before: as [`fields_of`], and the optional objects and
+/// lists that came with it belong to the writer too.
+fn added(value: &Value, schema: View<'_>) -> FieldSet {
+    let mut set = FieldSet { member: true, ..FieldSet::default() };
+    match shape(value, schema) {
+        Shape::Leaf => {}
+        Shape::Map(map) => {
+            for (key, below) in map {
+                let element = format!("f:{key}");
+                let mut node = added(below, child(schema, key));
+                disown_part(&element, below, &mut node, schema);
                 set.attach(element, node);
+            }
+        }
+        Shape::List(list) => {
+            for (element, item) in list {
+                set.attach(element, added(item, items(schema)));
             }
         }
     }
