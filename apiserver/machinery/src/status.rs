@@ -33,7 +33,8 @@ pub enum Reason {
     Invalid,
     /// 504: retry elsewhere
     ServerTimeout,
-    /// 409: the store is not initialized or the write must be retried by another name
+    /// 500: an object is in the store but cannot be read
+    #[serde(rename = "StorageReadError")]
     StoreReadError,
     /// 504
     Timeout,
