@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub mod children;
+mod cluster;
 pub mod hash;
 pub mod intstr;
 pub mod object;
@@ -69,6 +70,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 /// Wires every controller to the shared informers.
 fn build(config: &Config) -> Manager {
     let mut setup = Setup::new(config);
+    cluster::register(&mut setup);
     replicaset::register(&mut setup);
     setup.finish()
 }
