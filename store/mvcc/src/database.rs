@@ -3,6 +3,7 @@
 
 mod floor_filter;
 mod generations;
+mod published;
 mod tuning;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use rocksdb::{
 };
 
 pub(crate) use generations::Generations;
+pub(crate) use published::Published;
 
 use crate::keyspace::{Family, Head, head, log};
 use crate::{CheckpointInfo, Fault, Options};
@@ -28,8 +30,7 @@ use pintle_store_api::Revision;
 /// An open database. Dropping the last reference closes it, and removes it if it was retired.
 pub(crate) struct Database {
     db: DB,
-    /// The newest revision, published after its batch was written.
-    revision: AtomicI64,
+    published: Published,
     /// The floor that a crash now would come back to: what compaction filters go by.
     flushed_floor: Arc<AtomicI64>,
     /// Declared last: it is dropped when `db` is closed.
@@ -73,9 +74,9 @@ impl Database {
         });
         let db = DB::open_cf_descriptors(&tuning.database(), path, families)?;
         let folder = Folder { path: path.to_owned(), retired: AtomicBool::new(false) };
-        let database = Self { db, revision: AtomicI64::new(1), flushed_floor, folder };
+        let database = Self { db, published: Published::default(), flushed_floor, folder };
         let (head, _) = database.load()?;
-        database.publish(&head);
+        database.published.publish(&head, || Ok(()))?;
         database.flushed()?;
         Ok(database)
     }
@@ -104,20 +105,16 @@ impl Database {
         }
     }
 
-    /// Writes one batch, atomically, into memory.
-    pub(crate) fn write(&self, batch: WriteBatch) -> Result<(), Fault> {
+    /// Writes one batch, which holds `head` too, atomically, into memory.
+    pub(crate) fn write(&self, batch: WriteBatch, head: &Head) -> Result<(), Fault> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        Ok(self.db.write_opt(batch, &options)?)
+        self.published.publish(head, || Ok(self.db.write_opt(batch, &options)?))
     }
 
-    /// Makes the revision of a written head known to [`Database::revision`].
-    pub(crate) fn publish(&self, head: &Head) {
-        self.revision.store(head.revision, Ordering::Release);
-    }
-
-    pub(crate) fn revision(&self) -> i64 {
-        self.revision.load(Ordering::Acquire)
+    /// The newest written head.
+    pub(crate) fn published(&self) -> &Published {
+        &self.published
     }
 
     /// Entries needed only below this may have been removed already. A reader of an old revision

@@ -44,7 +44,7 @@ pub(crate) fn catch_up(view: &View<'_>, query: &EventQuery) -> Result<CatchUp, Q
 struct Reading<'a> {
     view: &'a View<'a>,
     query: &'a EventQuery,
-    /// One iterator for all look-ups: hot keys are found in history, not in `current`.
+    /// One iterator for all look-ups.
     history: Option<DBRawIterator<'a>>,
     /// The revision under way; 0 before the first.
     revision: i64,
@@ -70,47 +70,90 @@ impl<'a> Reading<'a> {
             return Ok(());
         }
         let key = Bytes::copy_from_slice(key);
-        let (r#type, kv) = match change {
-            Change::Create | Change::Update => (EventType::Put, self.put(key.clone())?),
-            Change::Delete => (EventType::Delete, batch::deleted(key.clone(), self.revision)),
+        let event = match change {
+            Change::Delete => self.delete(key)?,
+            Change::Create | Change::Update => self.put(key, change)?,
         };
-        let prev_kv = self.previous(key)?;
-        let event = Event { r#type: r#type.into(), kv: Some(kv), prev_kv };
         self.bytes += event.encoded_len();
         self.events.push(event);
         Ok(())
     }
 
-    /// The record that the revision under way made: it is still current, or it is the first in
-    /// history that ended later.
-    fn put(&mut self, key: Bytes) -> Result<KeyValue, Fault> {
-        let revision = self.revision;
-        if let Some(record) = self.view.get(&key)?
-            && record.modified == revision
-        {
-            return Ok(record.into_kv(key));
+    fn delete(&mut self, key: Bytes) -> Result<Event, Fault> {
+        let mut prev_kv = None;
+        if self.wants_previous() {
+            self.seek(&key, self.revision);
+            prev_kv = self.take_ended(&key)?;
         }
-        let view = self.view;
-        let stored = self.history.get_or_insert_with(|| view.iterate(Family::History, None));
-        stored.seek(history::key(&key, revision + 1));
-        if let Some((encoded, value)) = stored.item()
-            && history::split(encoded)?.0 == history::prefix(&key).as_slice()
-        {
-            let record = RecordRef::decode(value)?;
-            if record.modified == revision {
-                return Ok(record.to_record().into_kv(key));
-            }
-        }
-        stored.status()?;
-        Err(Fault::Corrupt { what: "log: an event without its record" })
+        let kv = batch::deleted(key, self.revision);
+        Ok(Event { r#type: EventType::Delete.into(), kv: Some(kv), prev_kv })
     }
 
-    /// The state one revision before, if that may still be read.
-    fn previous(&self, key: Bytes) -> Result<Option<KeyValue>, Fault> {
-        if !self.query.prev_kv || self.revision <= self.view.head.floor {
-            return Ok(None);
+    /// The version that the revision made is current, or in history right after the one that the
+    /// revision ended.
+    fn put(&mut self, key: Bytes, change: Change) -> Result<Event, Fault> {
+        let mut prev_kv = None;
+        let mut kv = None;
+        if change == Change::Update && self.wants_previous() {
+            self.seek(&key, self.revision);
+            prev_kv = self.take_ended(&key)?;
+            kv = self.made_in_history(&key)?;
         }
-        let record = self.view.ended_at(&key, self.revision)?;
-        Ok(record.map(|record| record.into_kv(key)))
+        if kv.is_none() {
+            let record = self.view.get(&key)?.filter(|record| record.modified == self.revision);
+            kv = record.map(|record| record.into_kv(key.clone()));
+        }
+        if kv.is_none() {
+            self.seek(&key, self.revision + 1);
+            kv = self.made_in_history(&key)?;
+        }
+        if kv.is_none() {
+            return Err(Fault::Corrupt { what: "log: an event without its record" });
+        }
+        Ok(Event { r#type: EventType::Put.into(), kv, prev_kv })
+    }
+
+    /// The state one revision before may only be read above the floor.
+    fn wants_previous(&self) -> bool {
+        self.query.prev_kv && self.revision > self.view.head.floor
+    }
+
+    fn seek(&mut self, key: &[u8], ended: i64) {
+        let view = self.view;
+        let history = self.history.get_or_insert_with(|| view.iterate(Family::History, None));
+        history.seek(history::key(key, ended));
+    }
+
+    /// The version that the history stands on, if it is one of `key` and fits.
+    fn version(
+        &self,
+        key: &Bytes,
+        fits: impl Fn(i64, &RecordRef<'_>) -> bool,
+    ) -> Result<Option<KeyValue>, Fault> {
+        let Some(history) = &self.history else { return Ok(None) };
+        let Some((encoded, value)) = history.item() else {
+            history.status()?;
+            return Ok(None);
+        };
+        let (prefix, ended) = history::split(encoded)?;
+        let record = RecordRef::decode(value)?;
+        let found = fits(ended, &record) && history::user_key(prefix)?.as_ref() == key.as_ref();
+        Ok(found.then(|| record.to_record().into_kv(key.clone())))
+    }
+
+    /// The version that the revision ended; the history goes on to the next.
+    fn take_ended(&mut self, key: &Bytes) -> Result<Option<KeyValue>, Fault> {
+        let revision = self.revision;
+        let found = self.version(key, |ended, _| ended == revision)?;
+        if found.is_some()
+            && let Some(history) = &mut self.history
+        {
+            history.next();
+        }
+        Ok(found)
+    }
+
+    fn made_in_history(&self, key: &Bytes) -> Result<Option<KeyValue>, Fault> {
+        self.version(key, |_, record| record.modified == self.revision)
     }
 }

@@ -63,8 +63,7 @@ impl Mvcc {
         let (mut write, head, events) = batch.finish();
         self.census.write_to(&self.database, &mut write);
         write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
-        self.database.write(write)?;
-        self.database.publish(&head);
+        self.database.write(write, &head)?;
         self.head = head;
         self.applied = Some(applied);
         Ok(Applied { outcomes, events })

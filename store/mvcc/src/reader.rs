@@ -79,7 +79,7 @@ impl Reader {
 
     /// The newest applied revision; 1 on a fresh state.
     pub fn current_revision(&self) -> Revision {
-        Revision(self.database.load().revision())
+        Revision(self.database.load().published().revision())
     }
 
     /// The compact floor: revisions below it are gone. −1 when nothing was ever compacted, as in etcd.
@@ -89,6 +89,12 @@ impl Reader {
 
     /// Answers a range request from one consistent state. `header.revision` is filled.
     pub fn range(&self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, QueryError> {
+        if request.range_end.is_empty()
+            && request.revision <= 0
+            && let Some(answer) = self.newest_of_key(request)
+        {
+            return answer;
+        }
         self.at_snapshot(|database, snapshot, head| {
             let view = View::at_snapshot(database, snapshot, head);
             let answer = range::range(&view, request)?;
@@ -201,6 +207,18 @@ impl Reader {
     /// Apply goes on meanwhile; the answer says what the copy holds.
     pub fn checkpoint(&self, dir: &Path) -> Result<CheckpointInfo, Fault> {
         self.database.load_full().checkpoint(dir)
+    }
+
+    /// One key's newest state needs no snapshot, only that nothing is written meanwhile.
+    fn newest_of_key(
+        &self,
+        request: &pb::RangeRequest,
+    ) -> Option<Result<pb::RangeResponse, QueryError>> {
+        let database = self.database.load();
+        database.published().undisturbed(|head| {
+            let (snapshot, overlay, revision) = (None, None, head.revision);
+            range::range(&View { database: &database, snapshot, overlay, head, revision }, request)
+        })
     }
 
     fn head(&self) -> Result<Head, Fault> {

@@ -82,14 +82,6 @@ impl<'a> View<'a> {
         Ok(record.map(RecordRef::to_record))
     }
 
-    /// The record that exactly `revision` ended.
-    pub(crate) fn ended_at(&self, key: &[u8], revision: i64) -> Result<Option<Record>, Fault> {
-        let family = self.database.family(Family::History);
-        let key = history::key(key, revision);
-        let stored = self.database.db().get_pinned_cf_opt(family, key, &self.read_options())?;
-        stored.map(|stored| RecordRef::decode(&stored).map(RecordRef::to_record)).transpose()
-    }
-
     /// The keys that the database has attached to a lease, in key order; not the batch's.
     pub(crate) fn lease_keys(&self, id: i64) -> Result<Vec<Bytes>, Fault> {
         let prefix = lease::key(id);
@@ -112,11 +104,15 @@ impl<'a> View<'a> {
 
     /// The number of keys in a range, as of a [`resolve`](Self::resolve)d revision.
     pub(crate) fn count(&self, range: &KeyRange, revision: i64) -> Result<i64, Fault> {
-        let changes = self.revision - revision;
-        if self.overlay.is_some() || changes > self.head.keys {
+        if self.overlay.is_some() {
             return self.scan(range, revision)?.count_rest();
         }
-        Ok(census::count(self, range)? - self.population_since(range, revision)?)
+        let now = census::count(self, range)?;
+        // Going back over the log costs by the changes since, going over the range by its keys.
+        if self.revision - revision > now {
+            return self.scan(range, revision)?.count_rest();
+        }
+        Ok(now - self.population_since(range, revision)?)
     }
 
     /// By how much the number of keys in a range has changed after `revision`.

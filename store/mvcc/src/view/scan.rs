@@ -4,8 +4,6 @@
 //! older one, a key's record is either still current or the first in history that ended later;
 //! never both, so the two are merged by key.
 
-use std::cmp::Ordering;
-
 use pintle_store_api::KeyRange;
 
 use super::cursor::Cursor;
@@ -70,12 +68,15 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The merge for an old revision.
+/// The merge for an old revision. Neither side looks further ahead than the other has come, so
+/// that a page costs what a page holds, however much has changed since.
 pub(crate) struct Older<'a> {
     current: Cursor<'a>,
-    history: Superseded<'a>,
+    history: Cursor<'a>,
     revision: i64,
     side: Side,
+    /// The user key, when it stands on history.
+    key: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,10 +86,18 @@ enum Side {
     History,
 }
 
+/// What to do about the entries that the two cursors stand on.
+enum Step {
+    Stand(Side),
+    PassCurrent,
+    PassVersion,
+    SeekVersion(Vec<u8>),
+    PassKey,
+}
+
 impl<'a> Older<'a> {
     fn new(current: Cursor<'a>, history: Cursor<'a>, revision: i64) -> Result<Self, Fault> {
-        let history = Superseded::new(history, revision)?;
-        let mut older = Self { current, history, revision, side: Side::End };
+        let mut older = Self { current, history, revision, side: Side::End, key: Vec::new() };
         older.settle()?;
         Ok(older)
     }
@@ -97,7 +106,10 @@ impl<'a> Older<'a> {
         match self.side {
             Side::End => Ok(None),
             Side::Current => self.current.item(),
-            Side::History => self.history.item(),
+            Side::History => {
+                let record = self.history.record()?;
+                Ok(record.map(|record| (self.key.as_slice(), record)))
+            }
         }
     }
 
@@ -105,98 +117,80 @@ impl<'a> Older<'a> {
         match self.side {
             Side::End => {}
             Side::Current => self.current.advance()?,
-            Side::History => self.history.advance()?,
+            Side::History => self.pass_key()?,
         }
         self.settle()
     }
 
     fn settle(&mut self) -> Result<(), Fault> {
-        while self.current.record()?.is_some_and(|record| record.modified > self.revision) {
-            self.current.advance()?;
-        }
-        self.side = match (self.current.key(), self.history.key()) {
-            (None, None) => Side::End,
-            (Some(_), None) => Side::Current,
-            (None, Some(_)) => Side::History,
-            (Some(current), Some(history)) => match current.cmp(history) {
-                Ordering::Less => Side::Current,
-                Ordering::Equal | Ordering::Greater => Side::History,
-            },
-        };
-        Ok(())
-    }
-}
-
-/// Goes over history, standing only on versions that were there at one revision.
-struct Superseded<'a> {
-    cursor: Cursor<'a>,
-    revision: i64,
-    /// The user key of the version it stands on; `None` at the end.
-    key: Option<Vec<u8>>,
-}
-
-impl<'a> Superseded<'a> {
-    fn new(cursor: Cursor<'a>, revision: i64) -> Result<Self, Fault> {
-        let mut superseded = Self { cursor, revision, key: None };
-        superseded.settle()?;
-        Ok(superseded)
-    }
-
-    fn key(&self) -> Option<&[u8]> {
-        self.key.as_deref()
-    }
-
-    fn item(&mut self) -> Result<Option<(&[u8], RecordRef<'_>)>, Fault> {
-        let (Some(key), Some(record)) = (self.key.as_deref(), self.cursor.record()?) else {
-            return Ok(None);
-        };
-        Ok(Some((key, record)))
-    }
-
-    fn advance(&mut self) -> Result<(), Fault> {
-        self.next_key()?;
-        self.settle()
-    }
-
-    /// From any version of a key to the next one that was there.
-    fn settle(&mut self) -> Result<(), Fault> {
-        self.key = None;
-        let mut steps = 0;
-        while let Some((encoded, record)) = self.cursor.item()? {
-            let (prefix, ended) = history::split(encoded)?;
-            if ended > self.revision {
-                if record.modified <= self.revision {
-                    self.key = Some(history::user_key(prefix)?.into_owned());
+        let mut passed = 0;
+        loop {
+            match self.decide(passed)? {
+                Step::Stand(side) => {
+                    self.side = side;
                     return Ok(());
                 }
-                // This version and all later ones of the key began after the revision.
-                self.next_key()?;
-                steps = 0;
-            } else if steps < STEPS_MAX {
-                self.cursor.advance()?;
-                steps += 1;
-            } else {
-                let mut target = prefix.to_vec();
-                target.extend_from_slice(&(self.revision + 1).to_be_bytes());
-                self.cursor.seek(&target)?;
-                steps = 0;
+                Step::PassCurrent => self.current.advance()?,
+                Step::PassVersion => {
+                    self.history.advance()?;
+                    passed += 1;
+                    continue;
+                }
+                Step::SeekVersion(target) => self.history.seek(&target)?,
+                Step::PassKey => self.pass_key()?,
             }
+            passed = 0;
         }
-        Ok(())
     }
 
-    /// Leaves the key that the cursor stands on.
-    fn next_key(&mut self) -> Result<(), Fault> {
-        let Some(encoded) = self.cursor.key() else { return Ok(()) };
+    /// `passed` versions of the history's key have just been stepped over.
+    fn decide(&mut self, passed: usize) -> Result<Step, Fault> {
+        let Some((encoded, version)) = self.history.item()? else {
+            return Ok(match self.current.record()? {
+                None => Step::Stand(Side::End),
+                Some(record) => Self::about_current(&record, self.revision),
+            });
+        };
+        let (prefix, ended) = history::split(encoded)?;
+        let user_key = history::user_key(prefix)?;
+        if let Some((key, record)) = self.current.item()?
+            && key < user_key.as_ref()
+        {
+            return Ok(Self::about_current(&record, self.revision));
+        }
+        if ended <= self.revision {
+            if passed < STEPS_MAX {
+                return Ok(Step::PassVersion);
+            }
+            let mut target = prefix.to_vec();
+            target.extend_from_slice(&(self.revision + 1).to_be_bytes());
+            return Ok(Step::SeekVersion(target));
+        }
+        if version.modified > self.revision {
+            // All later versions of the key began after the revision, too.
+            return Ok(Step::PassKey);
+        }
+        self.key.clear();
+        self.key.extend_from_slice(&user_key);
+        Ok(Step::Stand(Side::History))
+    }
+
+    fn about_current(record: &RecordRef<'_>, revision: i64) -> Step {
+        if record.modified <= revision { Step::Stand(Side::Current) } else { Step::PassCurrent }
+    }
+
+    /// Leaves the key that the history stands on.
+    fn pass_key(&mut self) -> Result<(), Fault> {
+        let Some(encoded) = self.history.key() else { return Ok(()) };
         let prefix = history::split(encoded)?.0.to_vec();
         for _ in 0..STEPS_MAX {
-            self.cursor.advance()?;
-            if self.cursor.key().is_none_or(|key| !key.starts_with(&prefix)) {
+            self.history.advance()?;
+            if self.history.key().is_none_or(|key| !key.starts_with(&prefix)) {
                 return Ok(());
             }
         }
         let mut past = prefix;
         past.extend_from_slice(&[0xff; 8]);
-        self.cursor.seek(&past)
+        self.history.seek(&past)
     }
 }

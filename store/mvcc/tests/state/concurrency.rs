@@ -53,6 +53,15 @@ fn check_read(reader: &Reader, revision: i64) -> bool {
     true
 }
 
+/// A single key needs no snapshot, and must be as consistent with its header.
+fn check_key(reader: &Reader) {
+    let request = pb::RangeRequest { key: Bytes::from_static(b"key3"), ..Default::default() };
+    let answer = reader.range(&request).expect("range");
+    let newest = answer.header.expect("header").revision;
+    let expected = if newest > 1 { vec![newest] } else { vec![] };
+    assert_eq!(answer.kvs.iter().map(|kv| kv.mod_revision).collect::<Vec<_>>(), expected);
+}
+
 fn check_events(reader: &Reader, from: i64) {
     let query = EventQuery {
         range: KeyRange::prefix(Bytes::from_static(b"key")),
@@ -85,6 +94,7 @@ fn readers_see_whole_revisions_while_old_ones_are_removed() {
             scope.spawn(move || {
                 while !done.load(Ordering::Acquire) {
                     check_read(&reader, 0);
+                    (0..20).for_each(|_| check_key(&reader));
                     let newest = reader.current_revision().0;
                     check_read(&reader, (newest - 5 - offset).max(1));
                     check_events(&reader, (newest - 7 - offset).max(2));

@@ -178,6 +178,61 @@ fn automatic_flushes_move_the_flushed_metadata() {
     assert!((1..=applies).contains(&flushed));
 }
 
+/// Buckets are cut and joined as keys come and go, in large batches and small ones.
+#[test]
+fn counts_hold_while_buckets_are_cut_and_joined() {
+    let temp = scratch();
+    let buckets = Options { count_bucket_keys_max: 16, ..options() };
+    let mut mvcc = Mvcc::open(temp.path(), buckets.clone()).expect("open");
+    let mut living = std::collections::BTreeSet::new();
+    let mut random = 1u32;
+    let mut next = |below: u32| {
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        random % below
+    };
+    let name = |number: u32| format!("{number:04}");
+    for round in 0..60 {
+        let growing = round < 30;
+        let commands = (0..1 + next(200)).map(|_| {
+            let (number, put_it) = (next(2_000), next(10) < if growing { 9 } else { 2 });
+            let key: Bytes = name(number).into();
+            if put_it {
+                living.insert(number);
+                put(&name(number), "")
+            } else {
+                let end = name((number + 50).min(2_000));
+                living.retain(|key| *key < number || name(*key) >= end);
+                let delete = pb::DeleteRangeRequest { key, range_end: end.into(), prev_kv: false };
+                Command { kind: Some(Kind::DeleteRange(delete)) }
+            }
+        });
+        let commands: Vec<_> = commands.collect();
+        let before = mvcc.reader().current_revision().0;
+        apply(&mut mvcc, &commands, b"");
+        for _ in 0..20 {
+            let (start, end) = (next(2_100), next(2_100));
+            let request = |revision| pb::RangeRequest {
+                key: name(start).into(),
+                range_end: name(end).into(),
+                count_only: true,
+                revision,
+                ..Default::default()
+            };
+            let count = |revision| mvcc.reader().range(&request(revision)).expect("range").count;
+            let expected = living.range(start.min(end)..end).count() as i64;
+            assert_eq!(count(0), expected, "round {round}, {start}..{end}");
+            let old = pb::RangeRequest { count_only: false, ..request(before) };
+            let found = mvcc.reader().range(&old).expect("range").kvs.len() as i64;
+            assert_eq!(count(before), found, "round {round}, {start}..{end} at {before}");
+        }
+    }
+    drop(mvcc);
+    let reopened = Mvcc::open(temp.path(), buckets).expect("reopen");
+    assert_eq!(reopened.reader().key_count().expect("keys"), living.len() as u64);
+}
+
 #[test]
 fn hashes_tell_different_states_apart() {
     let temp = scratch();
