@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Paths};
 use crate::containerd;
 use crate::context::NodeContext;
+use crate::dns;
 use crate::events;
 use crate::eviction;
 use crate::image_manager::ImageManager;
@@ -26,7 +27,10 @@ use crate::pod::sandbox_config::ClusterDns;
 use crate::pod::table::PodTable;
 use crate::runtime::Runtime;
 use crate::runtime::cri::Cri;
-use crate::server;
+use crate::{proxy, server};
+
+/// Namespace and name of the service that the cluster DNS answers for.
+const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -47,13 +51,46 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     std::fs::create_dir_all(&config.data_dir)?;
     let paths = Paths::new(&config.data_dir);
     containerd::ensure_running(&paths).await?;
-    let supervisor = tokio::spawn(containerd::supervise(paths.clone(), shutdown.clone()));
     let runtime: Arc<dyn Runtime> = Arc::new(Cri::new(&paths.containerd_socket()));
-    let result = run_node(config, paths, runtime, shutdown).await;
-    if let Err(error) = supervisor.await {
-        tracing::error!(%error, "the supervisor of containerd failed");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(containerd::supervise(paths.clone(), shutdown.clone()));
+    if config.proxy {
+        serve_services(&config, &paths, &mut tasks, &shutdown).await?;
     }
+    let result = run_node(config, paths, runtime, shutdown.clone()).await;
+    shutdown.cancel();
+    join(tasks).await;
     result
+}
+
+/// The service proxy and the cluster DNS that it sends queries to.
+async fn serve_services(
+    config: &Config,
+    paths: &Paths,
+    tasks: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let server = dns::Server::bind().await?;
+    let local = [((DNS_SERVICE.0.to_owned(), DNS_SERVICE.1.to_owned()), server.address())].into();
+    let names =
+        dns::Config { client: config.client.clone(), domain: config.cluster_domain.clone() };
+    tasks.spawn(server.run(names, shutdown.clone()));
+    let services = proxy::Config {
+        client: config.client.clone(),
+        node_name: config.node_name.clone(),
+        bridge: paths.bridge(),
+        local,
+    };
+    tasks.spawn(proxy::run(services, shutdown.clone()));
+    Ok(())
+}
+
+async fn join(mut tasks: JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a task of the agent failed");
+        }
+    }
 }
 
 /// One node on a runtime.
@@ -115,11 +152,7 @@ pub async fn run_node(
         tasks.spawn(rotate::run(runtime, shutdown.clone()));
         tasks.spawn(eviction::run(context, pods, pressure_sender, evictions, shutdown.clone()));
     }
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a task of the agent failed");
-        }
-    }
+    join(tasks).await;
     Ok(())
 }
 

@@ -17,12 +17,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Paths;
+use crate::images::PAUSE_IMAGE;
 use crate::runtime::cri::Cri;
 use crate::runtime::{self, Runtime};
 use crate::{cni, mounts};
 
-/// The image of the process that holds a pod's namespaces.
-pub const PAUSE_IMAGE: &str = "localhost/pintle/pause:latest";
 /// containerd's namespace for CRI.
 pub const NAMESPACE: &str = "k8s.io";
 /// A cold start on a slow disk takes seconds, not more.
@@ -60,7 +59,10 @@ pub enum Error {
 }
 
 /// containerd's configuration, version 2, which 1.6, 1.7 and 2.x read.
-pub fn config_toml(paths: &Paths, snapshotter: &str) -> String {
+///
+/// `restrict_oom_score_adj`: this process may not protect others from the OOM killer, and a container
+/// that asks for protection would not start.
+pub fn config_toml(paths: &Paths, snapshotter: &str, restrict_oom_score_adj: bool) -> String {
     format!(
         r#"version = 2
 root = "{root}"
@@ -83,6 +85,7 @@ disabled_plugins = [
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
   tolerate_missing_hugetlb_controller = true
+  restrict_oom_score_adj = {restrict_oom_score_adj}
 
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "{snapshotter}"
@@ -104,6 +107,11 @@ disabled_plugins = [
         cni_bin = cni::bin_dir(),
         cni_conf = paths.cni_conf_dir().display(),
     )
+}
+
+/// containerd's socket of the node with this data folder.
+pub fn socket_path(data_dir: &Path) -> PathBuf {
+    Paths::new(data_dir).containerd_socket()
 }
 
 /// Makes sure that containerd runs and answers: adopts the live one or starts it.
@@ -140,7 +148,7 @@ async fn start(paths: &Paths) -> Result<(), Error> {
         std::fs::create_dir_all(folder)?;
     }
     let config = dir.join("config.toml");
-    std::fs::write(&config, config_toml(paths, snapshotter(&dir)))?;
+    std::fs::write(&config, config_toml(paths, snapshotter(&dir), !may_lower_oom_score()))?;
     let log = dir.join("containerd.log");
     let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
     // A session of its own: no signal of ours reaches it.
@@ -187,6 +195,15 @@ fn snapshotter(dir: &Path) -> &'static str {
         Ok(fs) if fs.filesystem_type() == OVERLAYFS_SUPER_MAGIC => "native",
         _ => "overlayfs",
     }
+}
+
+/// Whether this process has `CAP_SYS_RESOURCE`, which some virtual machines and containers withhold.
+fn may_lower_oom_score() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
 async fn answers(paths: &Paths) -> bool {
@@ -308,7 +325,7 @@ mod tests {
     #[test]
     fn nothing_of_the_configuration_is_shared_with_another_containerd() {
         let paths = Paths::new(Path::new("/data/node-1"));
-        let config = config_toml(&paths, "overlayfs");
+        let config = config_toml(&paths, "overlayfs", false);
         for line in config.lines().filter(|line| {
             ["root =", "state =", "address = \"/", "conf_dir ="].iter().any(|k| line.contains(k))
         }) {

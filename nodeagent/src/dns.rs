@@ -36,7 +36,7 @@ const TCP_IDLE: Duration = Duration::from_secs(10);
 const UDP_BYTES: u16 = 512;
 
 /// What the server needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Watches services and slices.
     pub client: kube::Client,

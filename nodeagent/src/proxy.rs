@@ -38,7 +38,7 @@ const GATHER: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What the proxy needs to know of its node.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The client that watches services, slices and nodes.
     pub client: kube::Client,

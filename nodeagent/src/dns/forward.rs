@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn nameserver_lines_are_read_and_others_are_not() {
-        let resolvers = Resolvers::parse("search a\nnameserver 192.0.2.1\n# nameserver 192.0.2.2\n");
+        let resolvers =
+            Resolvers::parse("search a\nnameserver 192.0.2.1\n# nameserver 192.0.2.2\n");
         assert_eq!(resolvers.addresses, ["192.0.2.1:53".parse().expect("address")]);
     }
 }

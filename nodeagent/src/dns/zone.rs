@@ -131,10 +131,8 @@ impl Zone {
     /// Answers one question.
     pub(super) fn answer(&self, question: &Query) -> Answer {
         let name = question.name();
-        let labels: Vec<String> = name
-            .iter()
-            .map(|label| String::from_utf8_lossy(label).to_lowercase())
-            .collect();
+        let labels: Vec<String> =
+            name.iter().map(|label| String::from_utf8_lossy(label).to_lowercase()).collect();
         if let Ok(reverse) = name.parse_arpa_name() {
             return self.reverse(name, reverse.addr(), question.query_type());
         }
@@ -156,9 +154,8 @@ impl Zone {
             [service, namespace, "svc"] => self.service(name, service, namespace),
             [port, protocol, service, namespace, "svc"] => {
                 let stripped = port.strip_prefix('_').zip(protocol.strip_prefix('_'));
-                stripped.and_then(|(port, protocol)| {
-                    self.srv(name, port, protocol, service, namespace)
-                })
+                stripped
+                    .and_then(|(port, protocol)| self.srv(name, port, protocol, service, namespace))
             }
             [host, service, namespace, "svc"] => self.endpoint(name, host, service, namespace),
             _ => None,
@@ -185,7 +182,10 @@ impl Zone {
         let names = self.services.get(&key)?;
         if let Some(target) = &names.external_name {
             let target = Name::from_ascii(format!("{}.", target.trim_end_matches('.'))).ok()?;
-            return Some(Found { alias: Some(record(name, RData::CNAME(CNAME(target)))), ..Found::default() });
+            return Some(Found {
+                alias: Some(record(name, RData::CNAME(CNAME(target)))),
+                ..Found::default()
+            });
         }
         if !names.headless {
             return Some(Found::of(addresses(name, names.cluster_ips.iter().copied())));
@@ -216,8 +216,7 @@ impl Zone {
     ) -> Option<Found> {
         let key = (namespace.to_owned(), service.to_owned());
         let names = self.services.get(&key)?;
-        let matches =
-            |(name, proto, _): &&(String, String, u16)| name == port && proto == protocol;
+        let matches = |(name, proto, _): &&(String, String, u16)| name == port && proto == protocol;
         let mut found = Found::default();
         if !names.headless {
             let (_, _, number) = names.ports.iter().find(matches)?;
@@ -344,10 +343,9 @@ fn service_names(service: &Service) -> ServiceNames {
 
 fn slice_names(slice: &EndpointSlice) -> Option<SliceNames> {
     let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?.clone();
-    let endpoints = slice.endpoints.iter().flat_map(|endpoint| {
-        let ready = endpoint.conditions.as_ref().is_none_or(|conditions| {
-            conditions.ready.unwrap_or(true)
-        });
+    let endpoints = slice.endpoints.iter().flatten().flat_map(|endpoint| {
+        let ready =
+            endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready.unwrap_or(true));
         let hostname = endpoint.hostname.clone();
         endpoint.addresses.iter().filter_map(move |address| {
             let address: IpAddr = address.parse().ok()?;
@@ -442,7 +440,11 @@ mod tests {
             ("a.svc.cluster.local.", RecordType::A, ""),
             ("b.svc.cluster.local.", RecordType::A, "no such name"),
             ("out.a.svc.cluster.local.", RecordType::A, "example.org."),
-            ("_http._tcp.web.a.svc.cluster.local.", RecordType::SRV, "0 100 80 web.a.svc.cluster.local."),
+            (
+                "_http._tcp.web.a.svc.cluster.local.",
+                RecordType::SRV,
+                "0 100 80 web.a.svc.cluster.local.",
+            ),
             ("_sql._udp.db.a.svc.cluster.local.", RecordType::SRV, "no such name"),
             ("dns-version.cluster.local.", RecordType::TXT, "1.1.0"),
             ("5.0.96.10.in-addr.arpa.", RecordType::PTR, "web.a.svc.cluster.local."),

@@ -101,7 +101,11 @@ impl Image {
         });
         let manifest = Blob::json("application/vnd.oci.image.manifest.v1+json", &manifest);
         let mut tar = tar::Builder::new(Vec::new());
-        append(&mut tar, "oci-layout", json!({"imageLayoutVersion": "1.0.0"}).to_string().as_bytes())?;
+        append(
+            &mut tar,
+            "oci-layout",
+            json!({"imageLayoutVersion": "1.0.0"}).to_string().as_bytes(),
+        )?;
         append(&mut tar, "index.json", self.index(&manifest).to_string().as_bytes())?;
         for blob in [&layer, &config, &manifest] {
             append(&mut tar, &format!("blobs/sha256/{}", blob.digest), &blob.bytes)?;
@@ -215,7 +219,10 @@ mod tests {
         }
         let manifest = &index["manifests"][0];
         let digest = manifest["digest"].as_str().expect("digest").replace("sha256:", "");
-        assert_eq!(sizes[&format!("blobs/sha256/{digest}")], manifest["size"].as_u64().expect("size"));
+        assert_eq!(
+            sizes[&format!("blobs/sha256/{digest}")],
+            manifest["size"].as_u64().expect("size")
+        );
         assert_eq!(manifest["annotations"]["io.containerd.image.name"], "localhost/x:v1");
     }
 }

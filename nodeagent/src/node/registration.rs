@@ -131,10 +131,11 @@ impl Registration {
             let pause =
                 if health.not_ready.is_empty() { LOOK_PERIOD } else { LOOK_PERIOD_NOT_READY };
             tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = sleep(pause) => {}
-                changed = self.pressure.changed() => if changed.is_err() { sleep(pause).await },
-            }
+                            () = shutdown.cancelled() => return,
+                            () = sleep(pause) => {}
+            // Without an eviction manager nothing is ever short.
+                            Ok(()) = self.pressure.changed() => {}
+                        }
         }
     }
 

@@ -240,13 +240,18 @@ fn sub_path(
     if leaves { Err(Error::SubPath(path)) } else { Ok(Some(path)) }
 }
 
-/// The place inside the volume, created as a folder when it is not there. Links that lead out of the
+/// The place inside the volume, created as a folder with the volume's mode when it is not there. Links that lead out of the
 /// volume are refused.
 fn prepare_sub_path(volume: &Path, below: &str) -> Result<PathBuf, Error> {
     let io = |error: std::io::Error| Error::Io(error.to_string());
-    let target = volume.join(below);
-    if !target.exists() {
-        std::fs::create_dir_all(&target).map_err(io)?;
+    let mode = std::fs::metadata(volume).map_err(io)?.permissions();
+    let mut target = volume.to_path_buf();
+    for part in Path::new(below).components() {
+        target.push(part);
+        if !target.exists() {
+            std::fs::create_dir(&target).map_err(io)?;
+            std::fs::set_permissions(&target, mode.clone()).map_err(io)?;
+        }
     }
     let real = target.canonicalize().map_err(io)?;
     if real.starts_with(volume.canonicalize().map_err(io)?) {

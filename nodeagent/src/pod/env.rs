@@ -108,7 +108,10 @@ pub fn environment(
                 }
                 None if optional => {}
                 None => {
-                    return Err(Error::NoObject { kind: "configmap", name: reference.name.clone() });
+                    return Err(Error::NoObject {
+                        kind: "configmap",
+                        name: reference.name.clone(),
+                    });
                 }
             }
         }

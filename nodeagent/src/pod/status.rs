@@ -318,19 +318,19 @@ fn phase(input: Input<'_>, previous: &PodStatus, lists: &Lists) -> &'static str 
         _ => {}
     }
     if input.failure.is_some() {
-        return if input.terminated { "Failed" } else { phase_of_living(input, lists) };
+        return if input.terminated { "Failed" } else { "Running" };
     }
     if input.terminated {
         let all = || lists.regular.iter();
         let done = all().all(|status| terminated(status).is_some_and(|t| t.exit_code == 0));
         return if done && !lists.regular.is_empty() { "Succeeded" } else { "Failed" };
     }
-    let phase = phase_of_living(input, lists);
-    // A pod never goes back to Pending.
-    if phase == "Pending" && previous.phase.as_deref() == Some("Running") {
-        "Running"
-    } else {
-        phase
+    match (phase_of_living(input, lists), previous.phase.as_deref()) {
+        // The end is told when everything has stopped, sidecars too.
+        ("Succeeded" | "Failed", _) => "Running",
+        // A pod never goes back.
+        ("Pending", Some("Running")) => "Running",
+        (phase, _) => phase,
     }
 }
 

@@ -18,7 +18,9 @@ pub(super) enum Flow {
 impl Flow {
     fn arguments(&self) -> Vec<String> {
         let (service, port) = match self {
-            Self::Endpoint { service, port, .. } | Self::Service { service, port } => (service, port),
+            Self::Endpoint { service, port, .. } | Self::Service { service, port } => {
+                (service, port)
+            }
         };
         let mut arguments: Vec<String> =
             ["-D", "-p", "udp", "--orig-dst"].map(str::to_owned).to_vec();

@@ -114,7 +114,8 @@ impl Model {
             ports.extend(service_ports(service, &key, slices, node_name, local.get(&key)));
         }
         ports.sort_by(|a, b| {
-            (&a.service, &a.name, a.protocol, a.port).cmp(&(&b.service, &b.name, b.protocol, b.port))
+            (&a.service, &a.name, a.protocol, a.port)
+                .cmp(&(&b.service, &b.name, b.protocol, b.port))
         });
         Self { ports, pod_cidrs }
     }
@@ -225,7 +226,7 @@ fn usable(slices: &[&EndpointSlice], port: &PortSpec, node_name: &str) -> BTreeS
                 && Protocol::parse(candidate.protocol.as_deref()) == protocol
         });
         let Some(port) = number.and_then(|port| port.port).map(self::number) else { continue };
-        for endpoint in &slice.endpoints {
+        for endpoint in slice.endpoints.iter().flatten() {
             let target = match state(endpoint) {
                 State::Ready => &mut ready,
                 State::Draining => &mut draining,
@@ -339,6 +340,9 @@ pub(super) mod tests {
         let endpoint = Ipv4Addr::new(10, 244, 0, 1);
         assert_eq!(stale, [Flow::Endpoint { service, port: 53, endpoint }]);
         let none = build(&[dns], &[]);
-        assert_eq!(after.stale_udp(&none).into_iter().collect::<Vec<_>>(), [Flow::Service { service, port: 53 }]);
+        assert_eq!(
+            after.stale_udp(&none).into_iter().collect::<Vec<_>>(),
+            [Flow::Service { service, port: 53 }]
+        );
     }
 }

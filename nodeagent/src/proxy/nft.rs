@@ -45,7 +45,9 @@ pub(super) async fn allow_loopback_from(bridge: &str) {
 }
 
 async fn create_bridge(name: &str) {
-    for arguments in [["link", "add", name, "type", "bridge"].as_slice(), &["link", "set", name, "up"]] {
+    for arguments in
+        [["link", "add", name, "type", "bridge"].as_slice(), &["link", "set", name, "up"]]
+    {
         match Command::new("ip").args(arguments).stderr(Stdio::null()).status().await {
             Ok(status) if status.success() => {}
             Ok(status) => tracing::warn!(%status, ?arguments, "ip"),

@@ -132,12 +132,16 @@ impl Ruleset {
     fn add_new(&self, before: &Self, script: &mut String) {
         for (set, seconds) in &self.affinity {
             if before.affinity.get(set) != Some(seconds) {
-                line(script, format_args!(
-                    "add set {TABLE} {set} {{ type ipv4_addr; flags dynamic, timeout; timeout {seconds}s; }}"
-                ));
+                line(
+                    script,
+                    format_args!(
+                        "add set {TABLE} {set} {{ type ipv4_addr; flags dynamic, timeout; timeout {seconds}s; }}"
+                    ),
+                );
             }
         }
-        let changed = self.chains.iter().filter(|(name, rules)| before.chains.get(*name) != Some(rules));
+        let changed =
+            self.chains.iter().filter(|(name, rules)| before.chains.get(*name) != Some(rules));
         let changed: Vec<_> = changed.collect();
         // A chain is there before a rule leads to it.
         for (name, _) in &changed {
@@ -166,15 +170,22 @@ impl Ruleset {
             let come: Vec<_> = new.iter().filter(|(key, value)| differs(key, value, old)).collect();
             if !gone.is_empty() {
                 let keys: Vec<_> = gone.iter().map(|(key, _)| key.as_str()).collect();
-                line(script, format_args!("delete element {TABLE} {name} {{ {} }}", keys.join(", ")));
+                line(
+                    script,
+                    format_args!("delete element {TABLE} {name} {{ {} }}", keys.join(", ")),
+                );
             }
             if !come.is_empty() {
-                let pairs: Vec<_> = come
-                    .iter()
-                    .map(|(key, value)| {
-                        if value.is_empty() { (*key).clone() } else { format!("{key} : {value}") }
-                    })
-                    .collect();
+                let pairs: Vec<_> =
+                    come.iter()
+                        .map(|(key, value)| {
+                            if value.is_empty() {
+                                (*key).clone()
+                            } else {
+                                format!("{key} : {value}")
+                            }
+                        })
+                        .collect();
                 line(script, format_args!("add element {TABLE} {name} {{ {} }}", pairs.join(", ")));
             }
         }
@@ -295,9 +306,7 @@ mod tests {
             .lines()
             .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
             .collect();
-        assert_eq!(verbs, [
-            "add chain", "flush chain", "add rule", "flush chain", "delete chain",
-        ]);
+        assert_eq!(verbs, ["add chain", "flush chain", "add rule", "flush chain", "delete chain",]);
         assert!(!script.contains("element"), "{script}");
     }
 
@@ -307,15 +316,19 @@ mod tests {
         let after = web(cluster_ip(), json!([]));
         let script = after.transaction_from(&before).expect("a change");
         assert!(script.contains("delete element ip pintle services { 10.96.0.5 . tcp . 80 }"));
-        assert!(script.contains("add element ip pintle refused { 10.96.0.5 . tcp . 80 : goto refuse }"));
+        assert!(
+            script.contains("add element ip pintle refused { 10.96.0.5 . tcp . 80 : goto refuse }")
+        );
     }
 
     #[test]
     fn node_ports_are_masqueraded_unless_local() {
-        let spec = |policy| json!({
-            "clusterIP": "10.96.0.5", "type": "NodePort", "externalTrafficPolicy": policy,
-            "ports": [{"port": 80, "nodePort": 30080}],
-        });
+        let spec = |policy| {
+            json!({
+                "clusterIP": "10.96.0.5", "type": "NodePort", "externalTrafficPolicy": policy,
+                "ports": [{"port": 80, "nodePort": 30080}],
+            })
+        };
         let endpoints = json!([{"addresses": ["10.244.0.1"], "nodeName": "n1"}]);
         let rules = |policy| {
             let ruleset = web(spec(policy), endpoints.clone());
@@ -328,7 +341,9 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_every_script() {
-        if !nix::unistd::geteuid().is_root() || std::process::Command::new("nft").arg("-v").output().is_err() {
+        if !nix::unistd::geteuid().is_root()
+            || std::process::Command::new("nft").arg("-v").output().is_err()
+        {
             eprintln!("skipped: needs root and nft");
             return;
         }

@@ -228,7 +228,7 @@ mod tests {
         let ended = flate2::read::ZlibDecoder::new(&zlib[..]).read_to_end(&mut plain);
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         let mut plain = &plain[..];
-        let mut text = |plain: &mut &[u8]| {
+        let text = |plain: &mut &[u8]| {
             let length = plain.get_u32() as usize;
             let text = String::from_utf8(plain[..length].to_vec()).unwrap();
             plain.advance(length);

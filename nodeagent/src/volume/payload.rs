@@ -217,8 +217,12 @@ mod tests {
     #[test]
     fn items_choose_keys_paths_and_modes() {
         let mut payload = Payload::default();
-        let items =
-            vec![KeyToPath { key: "a".to_owned(), path: "x/y".to_owned(), mode: Some(0o400) }];
+        let items = vec![KeyToPath {
+            key: "a".to_owned(),
+            path: "x/y".to_owned(),
+            mode: Some(0o400),
+            user: None,
+        }];
         payload.add_keys("config", data(), Some(&items), MODE, false).unwrap();
         assert_eq!(payload.files.len(), 1);
         assert_eq!(payload.files["x/y"].mode, 0o400);
@@ -226,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_missing_key_is_an_error_unless_optional() {
-        let items = vec![KeyToPath { key: "z".to_owned(), path: "z".to_owned(), mode: None }];
+        let items =
+            vec![KeyToPath { key: "z".to_owned(), path: "z".to_owned(), mode: None, user: None }];
         let mut payload = Payload::default();
         payload.add_keys("config", data(), Some(&items), MODE, true).unwrap();
         assert!(payload.files.is_empty());

@@ -1,0 +1,116 @@
+//! A client of the kubelet API, with certificates made for the occasion.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::{SinkExt, StreamExt};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+pub(crate) struct Kubelet {
+    address: SocketAddr,
+    connector: TlsConnector,
+}
+
+/// What a command came to.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) status: Value,
+}
+
+impl Kubelet {
+    /// Writes `ca.crt`, `server.crt` and `server.key` into `dir`.
+    pub(crate) fn new(dir: &Path, address: SocketAddr) -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let ca = params.self_signed(&key).unwrap();
+        let issuer = Issuer::new(params, key);
+        std::fs::write(dir.join("ca.crt"), ca.pem()).unwrap();
+        let issue = |names: Vec<String>, name: &str| {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(names).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            (params.signed_by(&key, &issuer).unwrap(), key)
+        };
+        let (server, server_key) = issue(vec!["127.0.0.1".to_owned()], "node-a");
+        std::fs::write(dir.join("server.crt"), server.pem()).unwrap();
+        std::fs::write(dir.join("server.key"), server_key.serialize_pem()).unwrap();
+        let (client, client_key) = issue(Vec::new(), "kube-apiserver-kubelet-client");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(ca.der().to_vec())).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                vec![CertificateDer::from(client.der().to_vec())],
+                PrivateKeyDer::try_from(client_key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        Self { address, connector: TlsConnector::from(Arc::new(config)) }
+    }
+
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.connector.connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await.unwrap()
+    }
+
+    /// Code and body.
+    pub(crate) async fn get(&self, path: impl AsRef<str>) -> (u16, String) {
+        let mut stream = self.connect().await;
+        let request = format!("GET {} HTTP/1.0\r\nHost: node-a\r\n\r\n", path.as_ref());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A server may close without saying so in TLS.
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Runs a command over a v5 WebSocket; `input` is sent and closed.
+    pub(crate) async fn exec(&self, path: &str, input: &[u8]) -> Run {
+        let mut request = format!("wss://127.0.0.1{path}").into_client_request().unwrap();
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
+        let (socket, answer) =
+            tokio_tungstenite::client_async(request, self.connect().await).await.unwrap();
+        assert_eq!(answer.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
+        let (mut sink, mut stream) = socket.split();
+        let input = input.to_vec();
+        let writer = tokio::spawn(async move {
+            for chunk in input.chunks(10_000) {
+                sink.send(Message::Binary([&[0], chunk].concat().into())).await.unwrap();
+            }
+            sink.send(Message::Binary(vec![255, 0].into())).await.unwrap();
+            sink
+        });
+        let mut run = Run::default();
+        while let Some(Ok(message)) = stream.next().await {
+            let Message::Binary(data) = message else { continue };
+            let (channel, data) = data.split_first().unwrap();
+            match channel {
+                1 => run.stdout.push_str(&String::from_utf8_lossy(data)),
+                2 => run.stderr.push_str(&String::from_utf8_lossy(data)),
+                3 => run.status = serde_json::from_slice(data).unwrap(),
+                other => panic!("channel {other}"),
+            }
+        }
+        writer.abort();
+        run
+    }
+}
