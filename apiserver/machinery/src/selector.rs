@@ -3,6 +3,7 @@
 mod field;
 mod label;
 mod lexer;
+mod parser;
 
 pub use field::FieldSelector;
 pub use label::{LabelSelector, Operator, Requirement};

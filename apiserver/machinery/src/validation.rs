@@ -16,11 +16,13 @@ mod metadata;
 pub mod names;
 mod network;
 mod pod;
+mod pod_update;
 mod volume;
 mod workload;
 
 pub use metadata::{name_rule, validate_labels, validate_metadata, validate_metadata_update};
-pub use pod::{validate_pod_object_update, validate_pod_template};
+pub use pod::validate_pod_template;
+pub use pod_update::validate_pod_object_update;
 
 /// Validates an object to be created.
 pub fn validate_create(object: &Value, resource: &Resource) -> ErrorList {
@@ -43,7 +45,7 @@ pub fn validate_update(new: &Value, old: &Value, resource: &Resource) -> ErrorLi
         return errors;
     }
     match (resource.group.as_str(), resource.kind.as_str()) {
-        ("", "Pod") => pod::validate_update(new, old, &mut errors),
+        ("", "Pod") => pod_update::validate_update(new, old, &mut errors),
         ("apps", kind) => workload::validate_update(kind, new, old, &mut errors),
         ("batch", "Job") => workload::validate_job_update(new, old, &mut errors),
         ("", "PersistentVolumeClaim") => volume::validate_claim_update(new, old, &mut errors),

@@ -51,11 +51,7 @@ impl FieldSelector {
                 || (term.label == "metadata.namespace" && resource.namespaced)
                 || find(resource, &term.label).is_some();
             if !known {
-                let (api_version, kind) = (resource.group_version(), &resource.kind);
-                return Err(Status::bad_request(format!(
-                    "Unable to find \"{api_version}, Resource={}\" that match label selector \"\", field selector \"{self}\": field label not supported: {} (kind {kind})",
-                    resource.plural, term.label
-                )));
+                return Err(Status::bad_request(unsupported(&term.label, resource)));
             }
         }
         Ok(())
@@ -96,6 +92,15 @@ impl Display for FieldSelector {
         }
         Ok(())
     }
+}
+
+fn unsupported(label: &str, resource: &Resource) -> String {
+    if resource.selectable_fields.is_empty() && !resource.custom {
+        return format!(
+            "\"{label}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        );
+    }
+    format!("field label not supported: {label}")
 }
 
 fn find<'a>(resource: &'a Resource, label: &str) -> Option<&'a SelectableField> {
@@ -205,7 +210,10 @@ mod tests {
         let pods = mapper.preferred("", "pods").unwrap();
         let error = FieldSelector::parse("spec.foo=x").unwrap().check(pods).unwrap_err();
         assert_eq!(error.code, 400);
-        assert!(error.message.contains("field label not supported: spec.foo"));
+        assert_eq!(error.message, "field label not supported: spec.foo");
+        let leases = mapper.preferred("coordination.k8s.io", "leases").unwrap();
+        let error = FieldSelector::parse("spec.foo=x").unwrap().check(leases).unwrap_err();
+        assert!(error.message.starts_with("\"spec.foo\" is not a known field selector"));
         assert_eq!(FieldSelector::parse("nonsense").unwrap_err().code, 400);
         assert_eq!(FieldSelector::parse(r"a=b\,c").unwrap().requires_exact("a"), Some("b,c"));
     }
