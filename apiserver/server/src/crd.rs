@@ -76,7 +76,12 @@ fn serve(registry: &Registry, definitions: &[Value], served: &mut Signature) {
         .iter()
         .map(|definition| {
             let (name, uid) = (object::name(definition), object::uid(definition));
-            (name.to_owned(), uid.to_owned(), object::generation(definition), status::is_established(definition))
+            (
+                name.to_owned(),
+                uid.to_owned(),
+                object::generation(definition),
+                status::is_established(definition),
+            )
         })
         .collect();
     if signature == *served {
@@ -115,13 +120,19 @@ fn prefixes(mapper: &RestMapper) -> BTreeSet<String> {
 
 /// Brings finalizer and status of one definition to what they should be.
 async fn settle(registry: &Registry, definition: &Value, all: &[Value]) -> ApiResult<()> {
-    let target = Target { group: GROUP, plural: PLURAL, name: object::name(definition), ..Target::default() };
+    let target = Target {
+        group: GROUP,
+        plural: PLURAL,
+        name: object::name(definition),
+        ..Target::default()
+    };
     if object::is_terminating(definition) {
         return clean_up(registry, definition, target).await;
     }
     if !object::has_finalizer(definition, CLEANUP) {
         let mut add = |definition: &mut Value| {
-            let mut finalizers: Vec<String> = object::finalizers(definition).map(str::to_owned).collect();
+            let mut finalizers: Vec<String> =
+                object::finalizers(definition).map(str::to_owned).collect();
             let missing = !finalizers.iter().any(|finalizer| finalizer == CLEANUP);
             if missing && !object::is_terminating(definition) {
                 finalizers.push(CLEANUP.to_owned());
@@ -172,8 +183,10 @@ async fn clean_up(registry: &Registry, definition: &Value, target: Target<'_>) -
         wait_empty(&cache).await;
     }
     let mut release = |definition: &mut Value| {
-        let kept: Vec<String> =
-            object::finalizers(definition).filter(|finalizer| *finalizer != CLEANUP).map(str::to_owned).collect();
+        let kept: Vec<String> = object::finalizers(definition)
+            .filter(|finalizer| *finalizer != CLEANUP)
+            .map(str::to_owned)
+            .collect();
         object::set_finalizers(definition, kept);
         Ok(true)
     };
@@ -192,7 +205,10 @@ async fn wait_empty(cache: &Arc<Cache>) {
         }
     };
     if tokio::time::timeout(PATIENCE, emptied).await.is_err() {
-        tracing::debug!(prefix = cache.spec().prefix, "objects with finalizers outlive their definition");
+        tracing::debug!(
+            prefix = cache.spec().prefix,
+            "objects with finalizers outlive their definition"
+        );
     }
 }
 

@@ -59,7 +59,9 @@ impl Set {
                 paths.push(format!("/{}", GroupVersion::new(&*group, version).url_path()));
             }
         }
-        for path in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"] {
+        for path in
+            ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+        {
             paths.push(path.to_owned());
         }
         paths.sort();

@@ -24,7 +24,12 @@ impl Health {
         self.bootstrapped.store(true, Ordering::Release);
     }
 
-    pub(crate) async fn respond(&self, server: &Server, segments: &[&str], query: &Query) -> Response {
+    pub(crate) async fn respond(
+        &self,
+        server: &Server,
+        segments: &[&str],
+        query: &Query,
+    ) -> Response {
         let endpoint = segments[0];
         let mut checks = self.checks(server, endpoint).await;
         if let [_, name, ..] = segments {
@@ -48,7 +53,10 @@ impl Health {
         if endpoint == "readyz" {
             let ready = |good: bool, why| if good { Ok(()) } else { Err(why) };
             let bootstrapped = self.bootstrapped.load(Ordering::Acquire);
-            checks.push(("informer-sync", ready(server.registry.caches().are_ready(), "caches are filling")));
+            checks.push((
+                "informer-sync",
+                ready(server.registry.caches().are_ready(), "caches are filling"),
+            ));
             checks.push((
                 "poststarthook/rbac/bootstrap-roles",
                 ready(bootstrapped, "bootstrap objects are being created"),

@@ -23,8 +23,8 @@ pub use options::{DeleteOptions, Preconditions, Propagation};
 
 pub(crate) use codec::check_type;
 pub(crate) use create::create;
-pub(crate) use handle::decode;
 pub(crate) use delete::{Deleted, delete};
+pub(crate) use handle::decode;
 pub(crate) use options::dry_run_of;
 pub(crate) use scale::{ScalePaths, scale_of, set_scale};
 pub(crate) use selection::Selection;

@@ -34,7 +34,8 @@ impl Query {
 
     /// A boolean as Go's conversion reads it: present and neither `false` nor `0`.
     pub fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
+        self.get(key)
+            .is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }
 
     /// All pairs, in order.
@@ -132,7 +133,9 @@ impl RequestInfo {
 
     fn read_resource(&mut self, method: &Method, segments: &[String]) {
         let (group, version, mut rest) = match segments {
-            [prefix, version, rest @ ..] if prefix == "api" && !rest.is_empty() => ("", version, rest),
+            [prefix, version, rest @ ..] if prefix == "api" && !rest.is_empty() => {
+                ("", version, rest)
+            }
             [prefix, group, version, rest @ ..] if prefix == "apis" && !rest.is_empty() => {
                 (group.as_str(), version, rest)
             }
@@ -193,7 +196,8 @@ impl RequestInfo {
 
     /// Whether the request is about a collection (list, watch, deletecollection, create).
     pub fn is_collection(&self) -> bool {
-        matches!(self.verb.as_str(), "list" | "watch" | "deletecollection" | "create") && self.subresource.is_empty()
+        matches!(self.verb.as_str(), "list" | "watch" | "deletecollection" | "create")
+            && self.subresource.is_empty()
     }
 }
 
@@ -212,20 +216,66 @@ mod tests {
             (Method::GET, "/api/v1/namespaces/a/pods?watch=true", "watch", "a", "pods", "", ""),
             (Method::GET, "/api/v1/namespaces/a/pods?watch=false", "list", "a", "pods", "", ""),
             (Method::GET, "/api/v1/namespaces/a/pods/p/log", "get", "a", "pods", "p", "log"),
-            (Method::POST, "/api/v1/namespaces/a/pods/p/binding", "create", "a", "pods", "p", "binding"),
+            (
+                Method::POST,
+                "/api/v1/namespaces/a/pods/p/binding",
+                "create",
+                "a",
+                "pods",
+                "p",
+                "binding",
+            ),
             (Method::GET, "/api/v1/namespaces/a", "get", "a", "namespaces", "a", ""),
-            (Method::PUT, "/api/v1/namespaces/a/finalize", "update", "a", "namespaces", "a", "finalize"),
+            (
+                Method::PUT,
+                "/api/v1/namespaces/a/finalize",
+                "update",
+                "a",
+                "namespaces",
+                "a",
+                "finalize",
+            ),
             (Method::GET, "/api/v1/namespaces", "list", "", "namespaces", "", ""),
-            (Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", "deletecollection", "a", "deployments", "", ""),
-            (Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/d/scale", "patch", "a", "deployments", "d", "scale"),
+            (
+                Method::DELETE,
+                "/apis/apps/v1/namespaces/a/deployments",
+                "deletecollection",
+                "a",
+                "deployments",
+                "",
+                "",
+            ),
+            (
+                Method::PATCH,
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch",
+                "a",
+                "deployments",
+                "d",
+                "scale",
+            ),
             (Method::GET, "/api/v1/watch/nodes", "watch", "", "nodes", "", ""),
-            (Method::GET, "/api/v1/nodes?fieldSelector=metadata.name%3Dn1", "list", "", "nodes", "n1", ""),
+            (
+                Method::GET,
+                "/api/v1/nodes?fieldSelector=metadata.name%3Dn1",
+                "list",
+                "",
+                "nodes",
+                "n1",
+                "",
+            ),
         ];
         for (method, uri, verb, namespace, resource, name, subresource) in cases {
             let got = info(method, uri);
             assert!(got.is_resource_request, "{uri}");
             assert_eq!(
-                (got.verb.as_str(), got.namespace.as_str(), got.resource.as_str(), got.name.as_str(), got.subresource.as_str()),
+                (
+                    got.verb.as_str(),
+                    got.namespace.as_str(),
+                    got.resource.as_str(),
+                    got.name.as_str(),
+                    got.subresource.as_str()
+                ),
                 (verb, namespace, resource, name, subresource),
                 "{uri}"
             );
@@ -234,7 +284,15 @@ mod tests {
 
     #[test]
     fn discovery_and_health_are_no_resources() {
-        for uri in ["/api", "/apis", "/api/v1", "/apis/apps/v1", "/apis/apps", "/healthz", "/openapi/v3/apis/apps/v1"] {
+        for uri in [
+            "/api",
+            "/apis",
+            "/api/v1",
+            "/apis/apps/v1",
+            "/apis/apps",
+            "/healthz",
+            "/openapi/v3/apis/apps/v1",
+        ] {
             assert!(!info(Method::GET, uri).is_resource_request, "{uri}");
         }
     }

@@ -63,22 +63,42 @@ async fn established() -> Cluster {
 async fn objects_are_validated_defaulted_and_pruned() {
     let cluster = established().await;
     let spec = json!({"cronSpec": "* * * * */5", "unknown": true});
-    let created = cluster.post(&format!("{TABS}?fieldValidation=Ignore"), &tab(spec.clone())).await.expect(201);
+    let created = cluster
+        .post(&format!("{TABS}?fieldValidation=Ignore"), &tab(spec.clone()))
+        .await
+        .expect(201);
     assert_eq!(created["spec"], json!({"cronSpec": "* * * * */5", "image": "busybox"}));
     assert_eq!(created["metadata"]["generation"], 1);
     cluster.post(&format!("{TABS}?fieldValidation=Strict"), &tab(spec)).await.expect(400);
-    for invalid in [json!({}), json!({"cronSpec": "never"}), json!({"cronSpec": "* * * * *", "replicas": 11})] {
+    for invalid in
+        [json!({}), json!({"cronSpec": "never"}), json!({"cronSpec": "* * * * *", "replicas": 11})]
+    {
         let refused = cluster.post(TABS, &tab(invalid)).await;
         assert_eq!(refused.code, 422, "{}", String::from_utf8_lossy(&refused.bytes));
     }
-    cluster.patch(&format!("{TABS}/mine"), "strategic-merge-patch+json", &json!({})).await.expect(415);
-    let patched = cluster.patch(&format!("{TABS}/mine"), "merge-patch+json", &json!({"spec": {"replicas": 3}})).await.expect(200);
+    cluster
+        .patch(&format!("{TABS}/mine"), "strategic-merge-patch+json", &json!({}))
+        .await
+        .expect(415);
+    let patched = cluster
+        .patch(&format!("{TABS}/mine"), "merge-patch+json", &json!({"spec": {"replicas": 3}}))
+        .await
+        .expect(200);
     assert_eq!(patched["metadata"]["generation"], 2);
     let status = json!({"spec": {"replicas": 9}, "status": {"replicas": 2, "selector": "a=b"}});
-    let status = cluster.patch(&format!("{TABS}/mine/status"), "merge-patch+json", &status).await.expect(200);
-    assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(3), &json!(2)));
+    let status = cluster
+        .patch(&format!("{TABS}/mine/status"), "merge-patch+json", &status)
+        .await
+        .expect(200);
+    assert_eq!(
+        (&status["spec"]["replicas"], &status["status"]["replicas"]),
+        (&json!(3), &json!(2))
+    );
     let scale = cluster.get(&format!("{TABS}/mine/scale")).await.expect(200);
-    assert_eq!((&scale["spec"]["replicas"], &scale["status"]), (&json!(3), &json!({"replicas": 2, "selector": "a=b"})));
+    assert_eq!(
+        (&scale["spec"]["replicas"], &scale["status"]),
+        (&json!(3), &json!({"replicas": 2, "selector": "a=b"}))
+    );
     let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = cluster.request("GET", TABS, &accept, b"").await.expect(200);
     assert_eq!(table["rows"][0]["cells"], json!(["mine", "* * * * */5"]), "{table}");
@@ -89,7 +109,13 @@ async fn definitions_appear_in_discovery_and_go_with_their_objects() {
     let cluster = established().await;
     cluster.post(TABS, &tab(json!({"cronSpec": "* * * * *"}))).await.expect(201);
     let group = cluster.get("/apis/stable.example.com/v1").await.expect(200);
-    assert!(group["resources"].as_array().expect("resources").iter().any(|it| it["shortNames"] == json!(["ct"])));
+    assert!(
+        group["resources"]
+            .as_array()
+            .expect("resources")
+            .iter()
+            .any(|it| it["shortNames"] == json!(["ct"]))
+    );
     let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
     let stored = cluster.get(&path).await.expect(200);
     for condition in stored["status"]["conditions"].as_array().expect("conditions") {
@@ -97,7 +123,10 @@ async fn definitions_appear_in_discovery_and_go_with_their_objects() {
     }
     assert_eq!(stored["status"]["storedVersions"], json!(["v1"]));
     let document = cluster.get("/openapi/v3/apis/stable.example.com/v1").await.expect(200);
-    assert!(document["components"]["schemas"]["com.example.stable.v1.CronTab"].is_object(), "{document}");
+    assert!(
+        document["components"]["schemas"]["com.example.stable.v1.CronTab"].is_object(),
+        "{document}"
+    );
     let mut watch = cluster.watch(&format!("{TABS}?watch=true")).await;
     assert_eq!(watch.next_named().await.0, "ADDED");
     cluster.delete(&path).await.expect(200);

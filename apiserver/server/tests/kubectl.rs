@@ -88,15 +88,26 @@ async fn applies_shows_explains_and_deletes_a_deployment() {
     assert_eq!(again.trim(), "deployment.apps/web unchanged");
     let changed = DEPLOYMENT.replace("demo:1", "demo:2");
     let diff = kubectl.run(&["diff", "-f", "-"], &changed).await;
-    assert!(!diff.ok && diff.out.contains("+        image: demo:2") || diff.out.contains("demo:2"), "{diff:?}");
-    assert_eq!(kubectl.ok_with(&["apply", "-f", "-"], &changed).await.trim(), "deployment.apps/web configured");
+    assert!(
+        !diff.ok && diff.out.contains("+        image: demo:2") || diff.out.contains("demo:2"),
+        "{diff:?}"
+    );
+    assert_eq!(
+        kubectl.ok_with(&["apply", "-f", "-"], &changed).await.trim(),
+        "deployment.apps/web configured"
+    );
     let table = kubectl.ok(&["get", "deploy", "-n", "shop"]).await;
-    assert!(table.starts_with("NAME") && table.contains("READY") && table.contains("0/2"), "{table}");
+    assert!(
+        table.starts_with("NAME") && table.contains("READY") && table.contains("0/2"),
+        "{table}"
+    );
     let wide = kubectl.ok(&["get", "deploy", "-n", "shop", "-o", "wide"]).await;
     assert!(wide.contains("demo:2") && wide.contains("app=web"), "{wide}");
     let yaml = kubectl.ok(&["get", "deploy", "web", "-n", "shop", "-o", "yaml"]).await;
     assert!(yaml.contains("image: demo:2"), "{yaml}");
-    assert!(kubectl.ok(&["scale", "deploy/web", "-n", "shop", "--replicas=5"]).await.contains("scaled"));
+    assert!(
+        kubectl.ok(&["scale", "deploy/web", "-n", "shop", "--replicas=5"]).await.contains("scaled")
+    );
     let image = ["set", "image", "-n", "shop", "deploy/web", "c=demo:3"];
     assert!(kubectl.ok(&image).await.contains("image updated"));
     let label = ["label", "-n", "shop", "deploy/web", "tier=front"];
@@ -122,7 +133,8 @@ async fn applies_server_side_with_conflicts() {
     let other = ["apply", "--server-side", "--field-manager=other", "-f", "-"];
     let conflict = kubectl.run(&other, &changed).await;
     assert!(!conflict.ok && conflict.err.contains(".spec.replicas"), "{conflict:?}");
-    let forced = ["apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", "-"];
+    let forced =
+        ["apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", "-"];
     kubectl.ok_with(&forced, &changed).await;
     let replicas = ["get", "deploy", "web", "-n", "shop", "-o", "jsonpath={.spec.replicas}"];
     assert_eq!(kubectl.ok(&replicas).await, "3");
@@ -132,13 +144,15 @@ async fn applies_server_side_with_conflicts() {
 async fn lists_resources_and_custom_ones() {
     let Some(kubectl) = Kubectl::start().await else { return };
     let resources = kubectl.ok(&["api-resources"]).await;
-    for expected in ["deployments", "pods", "customresourcedefinitions", "clusterroles", "cronjobs"] {
+    for expected in ["deployments", "pods", "customresourcedefinitions", "clusterroles", "cronjobs"]
+    {
         assert!(resources.contains(expected), "{expected} in {resources}");
     }
     assert!(kubectl.ok(&["api-versions"]).await.contains("apps/v1"));
     assert!(kubectl.ok(&["version"]).await.contains("v1.37.0"));
     kubectl.ok_with(&["apply", "-f", "-"], CRD).await;
-    let wait = ["wait", "--for=condition=Established", "crd/crontabs.stable.example.com", "--timeout=20s"];
+    let wait =
+        ["wait", "--for=condition=Established", "crd/crontabs.stable.example.com", "--timeout=20s"];
     kubectl.ok(&wait).await;
     let tab = "apiVersion: stable.example.com/v1\nkind: CronTab\nmetadata: {name: mine, namespace: shop}\nspec: {cronSpec: \"* * * * *\"}\n";
     kubectl.ok_with(&["apply", "-f", "-"], tab).await;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::{
     PAGED_SNAPSHOTS_MAX, PENDING_EVENTS_MAX, RING_BYTES_MAX, RING_EVENTS_MAX, WATCH_BATCH_EVENTS,
@@ -59,7 +60,11 @@ impl Snapshot {
     }
 
     /// The objects of a namespace (all, when it is empty), from the key `start` on.
-    pub fn range<'a>(&'a self, namespace: &str, start: &str) -> impl Iterator<Item = &'a Arc<Object>> {
+    pub fn range<'a>(
+        &'a self,
+        namespace: &str,
+        start: &str,
+    ) -> impl Iterator<Item = &'a Arc<Object>> {
         let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let from = if start > prefix.as_str() { start } else { prefix.as_str() };
         self.objects
@@ -117,7 +122,10 @@ pub(crate) struct RawEvent {
 #[derive(Debug)]
 enum Phase {
     /// The first list is under way; changes are collected. `overflowed`: some were dropped.
-    Loading { pending: Vec<RawEvent>, overflowed: bool },
+    Loading {
+        pending: Vec<RawEvent>,
+        overflowed: bool,
+    },
     Ready,
 }
 
@@ -148,6 +156,8 @@ pub struct Cache {
     end: watch::Sender<u64>,
     /// The feed's revision: every change up to it has been applied.
     fed: watch::Receiver<i64>,
+    /// The resource is no longer served.
+    retired: CancellationToken,
 }
 
 impl Cache {
@@ -170,7 +180,13 @@ impl Cache {
             ready: watch::Sender::new(false),
             end: watch::Sender::new(0),
             fed,
+            retired: CancellationToken::new(),
         }
+    }
+
+    /// Ends with the resource.
+    pub(crate) fn retired(&self) -> &CancellationToken {
+        &self.retired
     }
 
     /// What is cached.
@@ -356,7 +372,8 @@ impl Cache {
 fn push(state: &mut State, event: Arc<CacheEvent>) {
     state.ring_bytes += event.size();
     state.ring.push_back(event);
-    while state.ring.len() > RING_EVENTS_MAX || (state.ring_bytes > RING_BYTES_MAX && state.ring.len() > 1)
+    while state.ring.len() > RING_EVENTS_MAX
+        || (state.ring_bytes > RING_BYTES_MAX && state.ring.len() > 1)
     {
         if let Some(oldest) = state.ring.pop_front() {
             state.ring_bytes -= oldest.size();
@@ -415,7 +432,8 @@ impl Watcher {
             return Err(WatchEnd::Lagged);
         };
         let skip = usize::try_from(skip).expect("a position in the ring fits into usize");
-        let events: Vec<_> = state.ring.iter().skip(skip).take(WATCH_BATCH_EVENTS).cloned().collect();
+        let events: Vec<_> =
+            state.ring.iter().skip(skip).take(WATCH_BATCH_EVENTS).cloned().collect();
         self.next += events.len() as u64;
         Ok(events)
     }

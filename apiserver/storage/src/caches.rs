@@ -75,9 +75,11 @@ impl Caches {
         let cache = Arc::new(Cache::new(spec.clone(), self.fed.subscribe()));
         caches.insert(spec.prefix, cache.clone());
         let (load, shutdown) = (keep_loaded(self.clone(), cache.clone()), self.shutdown.clone());
+        let retired = cache.retired().clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
+                () = retired.cancelled() => {}
                 () = load => {}
             }
         });
@@ -87,6 +89,7 @@ impl Caches {
     /// Drops a cache whose resource is gone; its watchers are closed.
     pub fn remove(&self, prefix: &str) {
         if let Some(cache) = self.caches.write().remove(prefix) {
+            cache.retired().cancel();
             cache.reset();
         }
     }
@@ -109,10 +112,6 @@ impl Caches {
         self.caches.read().values().all(|cache| cache.is_ready())
     }
 
-    fn holds(&self, cache: &Arc<Cache>) -> bool {
-        self.caches.read().get(&cache.spec().prefix).is_some_and(|held| Arc::ptr_eq(held, cache))
-    }
-
     /// The revision up to which all caches are complete.
     pub fn revision(&self) -> i64 {
         *self.fed.borrow()
@@ -128,7 +127,8 @@ impl Caches {
     /// Waits until the caches hold everything up to `revision`.
     pub async fn wait_revision(&self, revision: i64) -> Result<(), Error> {
         let mut fed = self.fed.subscribe();
-        let reached = tokio::time::timeout(FRESHNESS_WAIT, fed.wait_for(|fed| *fed >= revision)).await;
+        let reached =
+            tokio::time::timeout(FRESHNESS_WAIT, fed.wait_for(|fed| *fed >= revision)).await;
         match reached {
             Ok(_) => Ok(()),
             Err(_) => Err(Error::TooLargeResourceVersion {
@@ -149,12 +149,14 @@ impl Caches {
     }
 }
 
-/// Fills the cache, and again whenever the feed had to start anew, until the cache is removed.
+/// Fills the cache, and again whenever the feed had to start anew.
 async fn keep_loaded(caches: Arc<Caches>, cache: Arc<Cache>) {
     let mut epoch = caches.epoch.subscribe();
     let mut loaded: Epoch = 0;
-    while caches.holds(&cache) {
-        let Ok(now) = epoch.wait_for(|epoch| *epoch > loaded).await.map(|epoch| *epoch) else { return };
+    loop {
+        let Ok(now) = epoch.wait_for(|epoch| *epoch > loaded).await.map(|epoch| *epoch) else {
+            return;
+        };
         match load(&caches.storage, &cache).await {
             Ok((objects, revision)) => {
                 if *epoch.borrow() == now && cache.fill(objects, revision) {

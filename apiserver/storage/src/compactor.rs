@@ -39,7 +39,9 @@ async fn take(store: &dyn Store, turn: Turn) -> Result<Turn, WriteError> {
     let revision = response.header.map_or(0, |header| header.revision);
     if response.succeeded {
         if turn.revision > 0 {
-            store.compact(pb::CompactionRequest { revision: turn.revision, physical: false }).await?;
+            store
+                .compact(pb::CompactionRequest { revision: turn.revision, physical: false })
+                .await?;
             tracing::debug!(revision = turn.revision, "compacted");
         }
         return Ok(Turn { version: turn.version + 1, revision });

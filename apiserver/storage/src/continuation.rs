@@ -34,7 +34,11 @@ impl Continuation {
         let invalid = || Error::BadContinue("continue key is not valid".to_owned());
         let json = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| invalid())?;
         let token: Token = serde_json::from_slice(&json).map_err(|_| invalid())?;
-        if token.v != VERSION || token.rv == 0 || token.start.is_empty() || token.start.starts_with('/') {
+        if token.v != VERSION
+            || token.rv == 0
+            || token.start.is_empty()
+            || token.start.starts_with('/')
+        {
             return Err(invalid());
         }
         Ok(Self { revision: token.rv, start: token.start })

@@ -118,10 +118,13 @@ impl Caches {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Arc<Object>>, Error> {
-        let key = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+        let key =
+            if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
         let stored = self.storage().get(&format!("{}{key}", cache.spec().prefix)).await?;
         stored
-            .map(|stored| cache.decoder().object(&key, &stored.bytes, stored.revision).map(Arc::new))
+            .map(|stored| {
+                cache.decoder().object(&key, &stored.bytes, stored.revision).map(Arc::new)
+            })
             .transpose()
     }
 
@@ -139,7 +142,9 @@ impl Caches {
             Freshness::Exact(revision) => self.list_at(cache, query, revision, "").await,
             freshness => match self.wait(cache, freshness).await {
                 Ok(()) => Ok(list_cached(cache, query, "", None)),
-                Err(Error::TooLargeResourceVersion { .. }) if freshness == Freshness::Consistent => {
+                Err(Error::TooLargeResourceVersion { .. })
+                    if freshness == Freshness::Consistent =>
+                {
                     self.list_stored(cache, query, 0, "").await
                 }
                 Err(error) => Err(error),

@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn what_has_no_metadata_object_is_refused() {
-        for broken in ["", "[]", "{}", r#"{"metadata":1}"#, r#"{"metadata":{"#, r#"{"a":"unfinished"#] {
+        for broken in
+            ["", "[]", "{}", r#"{"metadata":1}"#, r#"{"metadata":{"#, r#"{"a":"unfinished"#]
+        {
             assert_eq!(with_resource_version(broken.as_bytes(), 7), None, "{broken}");
         }
     }

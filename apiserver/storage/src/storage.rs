@@ -62,7 +62,10 @@ impl Storage {
     }
 
     /// A range, retried while the store has no leader.
-    pub(crate) async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Error> {
+    pub(crate) async fn range(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, Error> {
         let mut retry = Retry::start();
         loop {
             match self.store.range(request.clone()).await {
@@ -98,8 +101,7 @@ impl Storage {
             lease,
             ..pb::PutRequest::default()
         };
-        let outcome =
-            self.conditional(key, revision, request_op::Request::RequestPut(put)).await?;
+        let outcome = self.conditional(key, revision, request_op::Request::RequestPut(put)).await?;
         Ok(match outcome {
             (Outcome::Changed(Some(current)), true) if current.bytes == bytes => {
                 Outcome::Done(current.revision)
@@ -114,8 +116,9 @@ impl Storage {
             key: Bytes::copy_from_slice(key.as_bytes()),
             ..pb::DeleteRangeRequest::default()
         };
-        let outcome =
-            self.conditional(key, revision, request_op::Request::RequestDeleteRange(delete)).await?;
+        let outcome = self
+            .conditional(key, revision, request_op::Request::RequestDeleteRange(delete))
+            .await?;
         Ok(match outcome {
             (Outcome::Changed(None), true) => Outcome::Done(revision),
             (outcome, _) => outcome,

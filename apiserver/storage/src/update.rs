@@ -54,7 +54,9 @@ pub async fn guaranteed_update<U: Updater + ?Sized>(
     };
     loop {
         let change = match updater.attempt(&current).await {
-            Ok(Change::Keep) | Err(_) if maybe_outdated && refresh(storage, key, &mut current).await? => {
+            Ok(Change::Keep) | Err(_)
+                if maybe_outdated && refresh(storage, key, &mut current).await? =>
+            {
                 maybe_outdated = false;
                 continue;
             }

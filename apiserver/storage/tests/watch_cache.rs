@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pintle_apiserver_storage::{
-    Cache, CacheSpec, Caches, Error, Freshness, ListQuery, Storage,
-};
+use pintle_apiserver_storage::{Cache, CacheSpec, Caches, Error, Freshness, ListQuery, Storage};
 use pintle_store_api::memory::Memory;
 use pintle_store_api::{Store, pb};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +41,13 @@ impl Fixture {
 }
 
 fn everything<'a>(limit: usize, continuation: &'a str) -> ListQuery<'a> {
-    ListQuery { namespace: "", limit, continuation, freshness: Freshness::Consistent, matches: None }
+    ListQuery {
+        namespace: "",
+        limit,
+        continuation,
+        freshness: Freshness::Consistent,
+        matches: None,
+    }
 }
 
 #[tokio::test]

@@ -70,10 +70,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<pb::LeaseGrantResponse, WriteError>;
 
     /// Extends a lease once. The answer's `ttl` is 0 when there is no such lease.
-    async fn lease_keep_alive(
-        &self,
-        id: LeaseId,
-    ) -> Result<pb::LeaseKeepAliveResponse, WriteError>;
+    async fn lease_keep_alive(&self, id: LeaseId)
+    -> Result<pb::LeaseKeepAliveResponse, WriteError>;
 
     /// Ends a lease and deletes its keys.
     async fn lease_revoke(&self, id: LeaseId) -> Result<pb::LeaseRevokeResponse, WriteError>;

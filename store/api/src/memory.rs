@@ -152,8 +152,7 @@ impl Store for Memory {
 
     async fn member_list(&self) -> Result<pb::MemberListResponse, ReadError> {
         let keyspace = self.keyspace.lock();
-        let member =
-            pb::Member { id: 1, name: "memory".to_owned(), ..pb::Member::default() };
+        let member = pb::Member { id: 1, name: "memory".to_owned(), ..pb::Member::default() };
         Ok(pb::MemberListResponse { header: header(&keyspace), members: vec![member] })
     }
 }
@@ -262,7 +261,9 @@ mod tests {
         };
         pb::TxnRequest {
             compare: vec![compare],
-            success: vec![pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }],
+            success: vec![pb::RequestOp {
+                request: Some(pb::request_op::Request::RequestPut(put)),
+            }],
             failure: Vec::new(),
         }
     }
@@ -291,7 +292,10 @@ mod tests {
         store.txn(put("a", "2", 2)).await.expect("a txn");
         let old = store.range(get("a", 2)).await.expect("a range at 2");
         assert_eq!(old.kvs[0].value.as_ref(), b"1");
-        store.compact(pb::CompactionRequest { revision: 3, physical: false }).await.expect("compacts");
+        store
+            .compact(pb::CompactionRequest { revision: 3, physical: false })
+            .await
+            .expect("compacts");
         let error = store.range(get("a", 2)).await.expect_err("2 is gone");
         assert_eq!(error, ReadError::Rejected(Rejection::Compacted(Revision(3))));
     }
@@ -307,10 +311,19 @@ mod tests {
         };
         let mut watch = store.watch(request.clone()).await.expect("a watch");
         assert!(matches!(watch.next().await, Some(Ok(WatchItem::Created(Revision(2))))));
-        assert!(matches!(watch.next().await, Some(Ok(WatchItem::Events { revision: Revision(2), .. }))));
+        assert!(matches!(
+            watch.next().await,
+            Some(Ok(WatchItem::Events { revision: Revision(2), .. }))
+        ));
         store.txn(put("a", "2", 2)).await.expect("a txn");
-        assert!(matches!(watch.next().await, Some(Ok(WatchItem::Events { revision: Revision(3), .. }))));
-        store.compact(pb::CompactionRequest { revision: 3, physical: false }).await.expect("compacts");
+        assert!(matches!(
+            watch.next().await,
+            Some(Ok(WatchItem::Events { revision: Revision(3), .. }))
+        ));
+        store
+            .compact(pb::CompactionRequest { revision: 3, physical: false })
+            .await
+            .expect("compacts");
         let error = store.watch(request).await.err().expect("2 is compacted");
         assert_eq!(error, WatchError::Compacted(Revision(3)));
     }
@@ -322,7 +335,8 @@ mod tests {
         let lease = store.lease_grant(grant).await.expect("a lease").id;
         for key in ["a", "b"] {
             let mut request = put(key, "1", 0);
-            let Some(pb::request_op::Request::RequestPut(put)) = &mut request.success[0].request else {
+            let Some(pb::request_op::Request::RequestPut(put)) = &mut request.success[0].request
+            else {
                 panic!("a put");
             };
             put.lease = lease;

@@ -44,7 +44,11 @@ fn resource(definition: &Value, version: &Value, storage: &str) -> Resource {
             version: GroupVersion::new(&*group, storage),
         }),
         selectable_fields: selectable_fields(version),
-        definitions: Arc::new(Definitions::custom(&definition_name, root(definition, version), gvk)),
+        definitions: Arc::new(Definitions::custom(
+            &definition_name,
+            root(definition, version),
+            gvk,
+        )),
         definition: definition_name,
         printer_columns: columns(version),
         custom: true,
@@ -56,11 +60,14 @@ fn resource(definition: &Value, version: &Value, storage: &str) -> Resource {
 /// The schema of a version; without one, anything goes.
 fn root(definition: &Value, version: &Value) -> Schema {
     let anything = Schema { preserve_unknown_fields: true, ..Schema::default() };
-    let Some(source) = object::get(version, &["schema", "openAPIV3Schema"]) else { return anything };
+    let Some(source) = object::get(version, &["schema", "openAPIV3Schema"]) else {
+        return anything;
+    };
     match schema::parse_structural(source, &Path::new("spec")) {
         Ok(mut schema) => {
             schema.preserve_unknown_fields |=
-                object::get(definition, &["spec", "preserveUnknownFields"]) == Some(&Value::Bool(true));
+                object::get(definition, &["spec", "preserveUnknownFields"])
+                    == Some(&Value::Bool(true));
             schema
         }
         // Only established definitions come here; an old one may predate a rule.

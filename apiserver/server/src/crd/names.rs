@@ -13,7 +13,8 @@ pub(super) fn of(definition: &Value) -> (String, String) {
 
 /// `spec.names` with what was left out.
 pub(super) fn completed(definition: &Value) -> Value {
-    let mut names = object::get(definition, &["spec", "names"]).cloned().unwrap_or_else(|| json!({}));
+    let mut names =
+        object::get(definition, &["spec", "names"]).cloned().unwrap_or_else(|| json!({}));
     let kind = object::get_str(&names, &["kind"]).to_owned();
     if object::get_str(&names, &["singular"]).is_empty() {
         names["singular"] = kind.to_lowercase().into();
@@ -47,7 +48,10 @@ pub(super) fn conflict(definition: &Value, all: &[Value]) -> Option<String> {
 /// Who came first keeps the name; the creation time has seconds only, so the name decides a tie.
 fn older(a: &Value, b: &Value) -> bool {
     let age = |value: &Value| {
-        (object::creation_timestamp(value).unwrap_or_default().to_owned(), object::name(value).to_owned())
+        (
+            object::creation_timestamp(value).unwrap_or_default().to_owned(),
+            object::name(value).to_owned(),
+        )
     };
     age(a) < age(b)
 }

@@ -16,7 +16,10 @@ pub(super) fn wanted(definition: &Value, all: &[Value]) -> Value {
     let mut status = definition.get("status").cloned().unwrap_or_else(|| json!({}));
     let accepted = match &conflict {
         None => names::completed(definition),
-        Some(_) => status.get("acceptedNames").cloned().unwrap_or_else(|| json!({"plural": "", "kind": ""})),
+        Some(_) => status
+            .get("acceptedNames")
+            .cloned()
+            .unwrap_or_else(|| json!({"plural": "", "kind": ""})),
     };
     let names_accepted = match &conflict {
         None => state("NamesAccepted", true, "NoConflicts", "no conflicts found"),
@@ -26,12 +29,22 @@ pub(super) fn wanted(definition: &Value, all: &[Value]) -> Value {
     };
     let was = is_established(definition);
     let established = match (was, &conflict, structural_error(definition)) {
-        (true, _, _) => state("Established", true, "InitialNamesAccepted", "the initial names have been accepted"),
-        (false, None, None) => {
-            state("Established", true, "InitialNamesAccepted", "the initial names have been accepted")
-        }
+        (true, _, _) => state(
+            "Established",
+            true,
+            "InitialNamesAccepted",
+            "the initial names have been accepted",
+        ),
+        (false, None, None) => state(
+            "Established",
+            true,
+            "InitialNamesAccepted",
+            "the initial names have been accepted",
+        ),
         (false, None, Some(error)) => state("Established", false, "NonStructuralSchema", &error),
-        (false, Some(_), _) => state("Established", false, "NotAccepted", "not all names are accepted"),
+        (false, Some(_), _) => {
+            state("Established", false, "NotAccepted", "not all names are accepted")
+        }
     };
     let conditions: Vec<Value> =
         [names_accepted, established].into_iter().map(|new| timed(definition, new)).collect();
@@ -80,7 +93,8 @@ fn structural_error(definition: &Value) -> Option<String> {
     let versions = object::get_list(definition, &["spec", "versions"]);
     versions.iter().enumerate().find_map(|(at, version)| {
         let schema = object::get(version, &["schema", "openAPIV3Schema"])?;
-        let path = Path::new("spec").child("versions").index(at).child("schema").child("openAPIV3Schema");
+        let path =
+            Path::new("spec").child("versions").index(at).child("schema").child("openAPIV3Schema");
         schema::parse_structural(schema, &path).err().map(|errors| errors.to_string())
     })
 }

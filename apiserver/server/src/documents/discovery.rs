@@ -56,14 +56,20 @@ impl Set {
 
     fn aggregated(&self, key: Key, headers: &HeaderMap) -> Response {
         let documents = self.aggregated.get_or_init(|| {
-            let keys = [true, false].into_iter().flat_map(|core| [true, false].map(|beta| Key { core, beta }));
+            let keys = [true, false]
+                .into_iter()
+                .flat_map(|core| [true, false].map(|beta| Key { core, beta }));
             keys.map(|key| (key, self.aggregate(key))).collect()
         });
-        let document = documents.iter().find(|(known, _)| *known == key).map(|(_, document)| document);
+        let document =
+            documents.iter().find(|(known, _)| *known == key).map(|(_, document)| document);
         let document = document.expect("both roots were made in both versions");
         let version = if key.beta { "v2beta1" } else { "v2" };
-        let media = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-        let known = headers.get(IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == document.etag.as_bytes());
+        let media =
+            format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+        let known = headers
+            .get(IF_NONE_MATCH)
+            .is_some_and(|given| given.as_bytes() == document.etag.as_bytes());
         let mut response = if known {
             let mut response = Response::new(empty_body());
             *response.status_mut() = http::StatusCode::NOT_MODIFIED;
@@ -72,7 +78,8 @@ impl Set {
             Response::new(crate::http::full_body(document.bytes.clone()))
         };
         let headers = response.headers_mut();
-        let header = |text: &str| HeaderValue::from_str(text).expect("letters and digits of our own");
+        let header =
+            |text: &str| HeaderValue::from_str(text).expect("letters and digits of our own");
         headers.insert(CONTENT_TYPE, header(&media));
         headers.insert(ETAG, header(&document.etag));
         headers.insert(VARY, HeaderValue::from_static("Accept"));
@@ -120,8 +127,11 @@ impl Set {
 
     fn group_list(&self) -> Value {
         let groups = self.mapper.groups();
-        let groups: Vec<Value> =
-            groups.iter().filter(|group| !group.is_empty()).map(|group| self.group(group)).collect();
+        let groups: Vec<Value> = groups
+            .iter()
+            .filter(|group| !group.is_empty())
+            .map(|group| self.group(group))
+            .collect();
         json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
     }
 
@@ -143,7 +153,8 @@ impl Set {
         let entries: Vec<Value> = resources
             .into_iter()
             .flat_map(|resource| {
-                let below = resource.subresources.iter().map(|below| subresource_entry(resource, below));
+                let below =
+                    resource.subresources.iter().map(|below| subresource_entry(resource, below));
                 std::iter::once(resource_entry(resource)).chain(below)
             })
             .collect();
@@ -206,9 +217,11 @@ fn resource_entry(resource: &Resource) -> Value {
         value[field] = json!(list);
     }
     if resource.storage.is_some() {
-        let hash = Sha256::digest(format!("{}/{}/{}", resource.group, resource.version, resource.kind));
+        let hash =
+            Sha256::digest(format!("{}/{}/{}", resource.group, resource.version, resource.kind));
         use base64::Engine as _;
-        value["storageVersionHash"] = base64::engine::general_purpose::STANDARD.encode(&hash[..8]).into();
+        value["storageVersionHash"] =
+            base64::engine::general_purpose::STANDARD.encode(&hash[..8]).into();
     }
     value
 }

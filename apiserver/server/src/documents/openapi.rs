@@ -31,10 +31,16 @@ impl Document {
 
 impl Set {
     /// Answers a path below `/openapi`.
-    pub(crate) fn openapi(&self, path: &[&str], headers: &HeaderMap, query: &Query) -> ApiResult<Response> {
+    pub(crate) fn openapi(
+        &self,
+        path: &[&str],
+        headers: &HeaderMap,
+        query: &Query,
+    ) -> ApiResult<Response> {
         match path {
             ["v2"] => {
-                let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+                let accept =
+                    headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
                 let acceptable = accept.is_empty()
                     || accept.split(',').any(|range| {
                         let media = range.split(';').next().unwrap_or_default().trim();
@@ -43,8 +49,9 @@ impl Set {
                 if !acceptable {
                     return Err(ApiError::not_acceptable(&["application/json"]));
                 }
-                let document =
-                    self.openapi_v2.get_or_init(|| Document::new(&openapi::v2_document(&self.mapper)));
+                let document = self
+                    .openapi_v2
+                    .get_or_init(|| Document::new(&openapi::v2_document(&self.mapper)));
                 Ok(respond(document, headers, false))
             }
             ["v3"] => {
@@ -53,7 +60,9 @@ impl Set {
                 Ok(respond(&document, headers, false))
             }
             ["v3", "api", version] => self.v3(&GroupVersion::new("", *version), headers, query),
-            ["v3", "apis", group, version] => self.v3(&GroupVersion::new(*group, *version), headers, query),
+            ["v3", "apis", group, version] => {
+                self.v3(&GroupVersion::new(*group, *version), headers, query)
+            }
             _ => Err(ApiError::resource_not_found()),
         }
     }
@@ -67,7 +76,9 @@ impl Set {
                 documents.push((gv, hash));
             }
         }
-        serde_json::to_vec(&openapi::v3_index(&documents)).expect("a JSON value always encodes").into()
+        serde_json::to_vec(&openapi::v3_index(&documents))
+            .expect("a JSON value always encodes")
+            .into()
     }
 
     fn v3_document(&self, gv: &GroupVersion) -> Arc<Document> {
@@ -93,7 +104,8 @@ fn respond(document: &Document, headers: &HeaderMap, lasting: bool) -> Response 
     let etag = format!("\"{}\"", document.hash);
     let known = !document.hash.is_empty()
         && headers.get(IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == etag.as_bytes());
-    let mut response = Response::new(if known { empty_body() } else { full_body(document.bytes.clone()) });
+    let mut response =
+        Response::new(if known { empty_body() } else { full_body(document.bytes.clone()) });
     if known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }

@@ -35,7 +35,9 @@ pub(super) async fn admit(
     }
     match authorizer.authorize(&Attributes::of(&user, info)).await {
         Decision::Allow(_) => Ok(user),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&user, info, &reason)),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+            Err(forbidden(&user, info, &reason))
+        }
     }
 }
 
@@ -67,7 +69,12 @@ fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> ApiError {
     finish(&resource, &info.name, why, reason)
 }
 
-fn finish(resource: &pintle_machinery::GroupResource, name: &str, mut why: String, reason: &str) -> ApiError {
+fn finish(
+    resource: &pintle_machinery::GroupResource,
+    name: &str,
+    mut why: String,
+    reason: &str,
+) -> ApiError {
     if !reason.is_empty() {
         why.push_str(": ");
         why.push_str(reason);

@@ -79,7 +79,12 @@ impl Server {
         response
     }
 
-    async fn work(self: Arc<Self>, peer: Arc<Peer>, info: RequestInfo, request: Request) -> Response {
+    async fn work(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        info: RequestInfo,
+        request: Request,
+    ) -> Response {
         let warnings = Warnings::default();
         let answer = if is_long_running(&info) {
             self.answer(&peer, info, request, &warnings).await
@@ -87,7 +92,10 @@ impl Server {
             let answer = self.answer(&peer, info, request, &warnings);
             match tokio::time::timeout(DEADLINE, answer).await {
                 Ok(answer) => answer,
-                Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
+                Err(_) => Err(ApiError::timeout(
+                    "request did not complete within the allotted timeout",
+                    0,
+                )),
             }
         };
         let mut response = answer.unwrap_or_else(|error| respond::status(&error));

@@ -4,7 +4,9 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, VARY};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, VARY,
+};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
@@ -25,7 +27,9 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
 /// Compresses an answer whose whole, large body is at hand; streams pass through.
 pub(crate) async fn compress(response: Response) -> Response {
     let whole = response.body().size_hint().exact();
-    if whole.is_none_or(|bytes| bytes < BYTES_MIN) || response.headers().contains_key(CONTENT_ENCODING) {
+    if whole.is_none_or(|bytes| bytes < BYTES_MIN)
+        || response.headers().contains_key(CONTENT_ENCODING)
+    {
         return response;
     }
     let (mut head, body) = response.into_parts();

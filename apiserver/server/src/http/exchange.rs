@@ -16,6 +16,7 @@ use super::format::Format;
 use super::negotiation::{self, content_type, decode_body};
 use super::patch::Patch;
 use super::{Request, Response, body, respond, watch};
+use crate::admission::{Attributes, Operation};
 use crate::authn::UserInfo;
 use crate::connect::Endpoint;
 use crate::error::{ApiError, ApiResult, from_storage};
@@ -57,7 +58,8 @@ pub(super) async fn handle(
             let format = Format::new(&resource, negotiated, &info.query)?;
             let (head, incoming) = request.into_parts();
             let bytes = body::read(incoming).await?;
-            let value = action_body(&cx, &head.headers, &bytes)?;
+            let mut value = action_body(&cx, &head.headers, &bytes)?;
+            admit_action(&cx, &mut value).await?;
             let answer = action.create(&cx, value).await?;
             return format.write(201, &answer);
         }
@@ -94,8 +96,11 @@ fn context(
 ) -> ApiResult<Context> {
     // `namespaces/x` itself is cluster-scoped, though its URL names a namespace.
     let namespace = if resource.namespaced { info.namespace.clone() } else { String::new() };
-    let misplaced = !resource.namespaced && !info.namespace.is_empty() && info.resource != "namespaces";
-    let homeless = resource.namespaced && info.namespace.is_empty() && (!info.name.is_empty() && info.verb != "list" && info.verb != "watch");
+    let misplaced =
+        !resource.namespaced && !info.namespace.is_empty() && info.resource != "namespaces";
+    let homeless = resource.namespaced
+        && info.namespace.is_empty()
+        && (!info.name.is_empty() && info.verb != "list" && info.verb != "watch");
     if misplaced || homeless {
         return Err(ApiError::resource_not_found());
     }
@@ -125,7 +130,8 @@ fn field_manager(query: &Query, headers: &HeaderMap) -> ApiResult<String> {
         return Ok(manager.to_owned());
     }
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let program: String = agent.split('/').next().unwrap_or_default().chars().take(LENGTH_MAX).collect();
+    let program: String =
+        agent.split('/').next().unwrap_or_default().chars().take(LENGTH_MAX).collect();
     Ok(if program.is_empty() { "unknown".to_owned() } else { program })
 }
 
@@ -140,7 +146,9 @@ fn check_served(info: &RequestInfo, resource: &Resource) -> ApiResult<()> {
     if verbs.iter().any(|verb| *verb == info.verb) {
         return Ok(());
     }
-    if validating_subresources(&resource.group, &resource.plural).contains(&info.subresource.as_str()) {
+    if validating_subresources(&resource.group, &resource.plural)
+        .contains(&info.subresource.as_str())
+    {
         return Ok(());
     }
     Err(ApiError::method_not_supported(&resource.group_resource(), &info.verb))
@@ -149,7 +157,10 @@ fn check_served(info: &RequestInfo, resource: &Resource) -> ApiResult<()> {
 /// The body of a review, binding, eviction or token request.
 fn action_body(cx: &Context, headers: &HeaderMap, bytes: &[u8]) -> ApiResult<Value> {
     let mut value = decode_body(headers, bytes)?.value;
-    let kind = cx.resource.subresource(&cx.subresource).map_or_else(|| cx.resource.gvk(), |below| below.kind.clone());
+    let kind = cx
+        .resource
+        .subresource(&cx.subresource)
+        .map_or_else(|| cx.resource.gvk(), |below| below.kind.clone());
     let given = GroupVersionKind::of(&value).unwrap_or_default();
     // Evictions came in two versions; both are understood.
     if given.kind != kind.kind || given.group != kind.group {
@@ -159,6 +170,19 @@ fn action_body(cx: &Context, headers: &HeaderMap, bytes: &[u8]) -> ApiResult<Val
         defaults::set_defaults(&mut value, &cx.resource);
     }
     Ok(value)
+}
+
+/// What is answered and not stored passes admission like a create.
+async fn admit_action(cx: &Context, value: &mut Value) -> ApiResult<()> {
+    let options = serde_json::json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"});
+    let mut attributes = Attributes {
+        operation: Operation::Create,
+        object: Some(value),
+        old_object: None,
+        options: &options,
+    };
+    cx.registry.admission().admit(cx, &mut attributes).await?;
+    cx.registry.admission().validate(cx, &attributes).await
 }
 
 impl Exchange {
@@ -232,7 +256,8 @@ impl Exchange {
         let mut value = decoded.value;
         registry::check_type(&self.cx.resource.gvk(), &mut value)?;
         let mode = self.field_validation()?;
-        let warnings = field_validation::check(&mut value, decoded.duplicates, &self.cx.resource, mode)?;
+        let warnings =
+            field_validation::check(&mut value, decoded.duplicates, &self.cx.resource, mode)?;
         warnings.into_iter().for_each(|text| self.cx.warnings.add(text));
         defaults::set_defaults(&mut value, &self.cx.resource);
         Ok(value)
@@ -268,7 +293,9 @@ impl Exchange {
         let media = content_type(&self.headers);
         let mut patch = Patch::decode(&media, bytes, &self.cx.resource, force)?;
         if patch.is_apply() && query.non_empty("fieldManager").is_none() {
-            return Err(ApiError::unprocessable("fieldManager: Required value: is required for apply patch"));
+            return Err(ApiError::unprocessable(
+                "fieldManager: Required value: is required for apply patch",
+            ));
         }
         patch.check(&self.cx, mode)?;
         if self.cx.subresource == "scale" {
@@ -288,7 +315,8 @@ impl Exchange {
         replaces: bool,
     ) -> ApiResult<Response> {
         let mut cx = self.cx.clone();
-        let request = Update { transform, preconditions: Preconditions::default(), creates, owned, replaces };
+        let request =
+            Update { transform, preconditions: Preconditions::default(), creates, owned, replaces };
         let (value, created) = registry::update(&mut cx, request).await?;
         self.format.object(if created { 201 } else { 200 }, &value)
     }
@@ -308,7 +336,9 @@ impl Exchange {
             let scale = change(&registry::scale_of(&paths, old))?;
             let name = object::name(&scale);
             if !name.is_empty() && name != object::name(old) {
-                return Err(ApiError::bad_request("the name of the Scale does not match the name on the URL"));
+                return Err(ApiError::bad_request(
+                    "the name of the Scale does not match the name on the URL",
+                ));
             }
             registry::set_scale(&paths, old, &scale)
         };
@@ -324,7 +354,8 @@ impl Exchange {
     }
 
     fn delete_options(&self, bytes: &[u8]) -> ApiResult<DeleteOptions> {
-        let body = if bytes.is_empty() { None } else { Some(decode_body(&self.headers, bytes)?.value) };
+        let body =
+            if bytes.is_empty() { None } else { Some(decode_body(&self.headers, bytes)?.value) };
         let mut options = DeleteOptions::read(body.as_ref(), &self.info.query)?;
         options.dry_run |= self.cx.dry_run;
         Ok(options)
@@ -390,8 +421,16 @@ impl Exchange {
 fn returns_object(resource: &Resource) -> bool {
     matches!(
         (&*resource.group, &*resource.plural),
-        ("", "pods" | "services" | "serviceaccounts" | "persistentvolumes" | "persistentvolumeclaims" | "podtemplates" | "resourcequotas")
-            | ("storage.k8s.io", "storageclasses" | "csidrivers" | "csinodes" | "volumeattachments")
+        (
+            "",
+            "pods"
+                | "services"
+                | "serviceaccounts"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "podtemplates"
+                | "resourcequotas"
+        ) | ("storage.k8s.io", "storageclasses" | "csidrivers" | "csinodes" | "volumeattachments")
             | ("policy", "podsecuritypolicies")
     )
 }

@@ -32,12 +32,20 @@ pub(super) struct Format {
 }
 
 impl Format {
-    pub(super) fn new(resource: &Arc<Resource>, negotiated: Negotiated, query: &Query) -> ApiResult<Self> {
+    pub(super) fn new(
+        resource: &Arc<Resource>,
+        negotiated: Negotiated,
+        query: &Query,
+    ) -> ApiResult<Self> {
         let include = match query.get("includeObject").unwrap_or_default() {
             "" | "Metadata" => IncludeObject::Metadata,
             "None" => IncludeObject::None,
             "Object" => IncludeObject::Object,
-            other => return Err(ApiError::bad_request(format!("unrecognized includeObject value: \"{other}\""))),
+            other => {
+                return Err(ApiError::bad_request(format!(
+                    "unrecognized includeObject value: \"{other}\""
+                )));
+            }
         };
         Ok(Self { resource: resource.clone(), negotiated, include })
     }
@@ -50,7 +58,9 @@ impl Format {
     fn is_current(&self, object: &Object) -> bool {
         let stored = object::api_version(object.head());
         match stored.split_once('/') {
-            Some((group, version)) => group == self.resource.group && version == self.resource.version,
+            Some((group, version)) => {
+                group == self.resource.group && version == self.resource.version
+            }
             None => self.resource.group.is_empty() && stored == self.resource.version,
         }
     }
@@ -91,7 +101,9 @@ impl Format {
 
     /// A page of cached objects.
     pub(super) fn list(&self, listing: Listing) -> ApiResult<Response> {
-        if listing.objects.iter().all(|object| self.passes(object)) && self.negotiated == Negotiated::default() {
+        if listing.objects.iter().all(|object| self.passes(object))
+            && self.negotiated == Negotiated::default()
+        {
             return Ok(spliced(&self.resource, listing));
         }
         let meta = list_meta(&listing);
@@ -126,12 +138,18 @@ impl Format {
     }
 
     /// `{"type": …, "object": …}` and a newline, for a watcher.
-    pub(super) fn event(&self, kind: &str, object: &Object, with_columns: bool) -> ApiResult<Bytes> {
+    pub(super) fn event(
+        &self,
+        kind: &str,
+        object: &Object,
+        with_columns: bool,
+    ) -> ApiResult<Bytes> {
         if self.passes(object) {
             return Ok(event_line(kind, object.bytes()));
         }
         let value = registry::decode(&self.resource, object)?;
-        let formed = serde_json::to_vec(&self.formed(&value, with_columns)).map_err(ApiError::internal_error)?;
+        let formed = serde_json::to_vec(&self.formed(&value, with_columns))
+            .map_err(ApiError::internal_error)?;
         Ok(event_line(kind, &formed))
     }
 
@@ -146,7 +164,9 @@ impl Format {
         let (kind, api_version) = match self.negotiated.form {
             Form::Table => ("Table", "meta.k8s.io/v1".to_owned()),
             Form::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
-            Form::Plain | Form::Discovery { .. } => (&*self.resource.kind, self.resource.api_version()),
+            Form::Plain | Form::Discovery { .. } => {
+                (&*self.resource.kind, self.resource.api_version())
+            }
         };
         let mut object = json!({ "kind": kind, "apiVersion": api_version, "metadata": metadata });
         if self.negotiated.form == Form::Table {

@@ -36,7 +36,9 @@ impl InFlight {
         let pool = if is_write(&info.verb) { &self.writes } else { &self.reads };
         match pool.clone().try_acquire_owned() {
             Ok(permit) => Ok(Some(permit)),
-            Err(_) => Err(ApiError::too_many_requests("too many requests, please try again later", 1)),
+            Err(_) => {
+                Err(ApiError::too_many_requests("too many requests, please try again later", 1))
+            }
         }
     }
 

@@ -25,6 +25,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Streams of one HTTP/2 connection, as upstream: clients multiplex hundreds of watches.
 const STREAMS_MAX: u32 = 1000;
 
+/// Between pings on an HTTP/2 connection, so that a peer that vanished is noticed.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
 /// After an accept error that is not the connection's own (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -43,7 +46,8 @@ pub(crate) async fn run(
         };
         let (tls, server, watcher) = (tls.clone(), server.clone(), graceful.watcher());
         tokio::spawn(async move {
-            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await else {
+            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await
+            else {
                 return;
             };
             let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -100,7 +104,11 @@ where
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(PING_INTERVAL);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
         tracing::trace!(%error, "a connection ended");

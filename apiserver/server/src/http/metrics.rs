@@ -72,7 +72,12 @@ impl Metrics {
         out
     }
 
-    fn write(&self, out: &mut String, in_flight: (usize, usize), revision: i64) -> std::fmt::Result {
+    fn write(
+        &self,
+        out: &mut String,
+        in_flight: (usize, usize),
+        revision: i64,
+    ) -> std::fmt::Result {
         header(out, "apiserver_request_total", "counter", "Answered requests.")?;
         for ((labels, code), count) in &*self.requests.lock() {
             writeln!(out, "apiserver_request_total{{code=\"{code}\",{labels}}} {count}")?;
@@ -83,15 +88,37 @@ impl Metrics {
             histogram.write(out, name, labels)?;
         }
         header(out, "apiserver_current_inflight_requests", "gauge", "Requests under way.")?;
-        writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"readOnly\"}} {}", in_flight.0)?;
-        writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {}", in_flight.1)?;
+        writeln!(
+            out,
+            "apiserver_current_inflight_requests{{request_kind=\"readOnly\"}} {}",
+            in_flight.0
+        )?;
+        writeln!(
+            out,
+            "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {}",
+            in_flight.1
+        )?;
         header(out, "apiserver_longrunning_requests", "gauge", "Watches under way.")?;
         writeln!(out, "apiserver_longrunning_requests {}", self.watches.load(Ordering::Relaxed))?;
         header(out, "apiserver_watch_events_total", "counter", "Events sent to watchers.")?;
-        writeln!(out, "apiserver_watch_events_total {}", self.watch_events.load(Ordering::Relaxed))?;
-        header(out, "apiserver_request_panics_total", "counter", "Requests that ended in a panic.")?;
+        writeln!(
+            out,
+            "apiserver_watch_events_total {}",
+            self.watch_events.load(Ordering::Relaxed)
+        )?;
+        header(
+            out,
+            "apiserver_request_panics_total",
+            "counter",
+            "Requests that ended in a panic.",
+        )?;
         writeln!(out, "apiserver_request_panics_total {}", self.panics.load(Ordering::Relaxed))?;
-        header(out, "apiserver_watch_cache_resource_version", "gauge", "Revision the caches have reached.")?;
+        header(
+            out,
+            "apiserver_watch_cache_resource_version",
+            "gauge",
+            "Revision the caches have reached.",
+        )?;
         writeln!(out, "apiserver_watch_cache_resource_version {revision}")
     }
 }
@@ -108,7 +135,11 @@ impl Labels {
             () if !info.namespace.is_empty() => "namespace",
             () => "cluster",
         };
-        let verb = if info.is_resource_request { info.verb.to_ascii_uppercase() } else { info.verb.clone() };
+        let verb = if info.is_resource_request {
+            info.verb.to_ascii_uppercase()
+        } else {
+            info.verb.clone()
+        };
         Self {
             verb,
             group: info.group.clone(),

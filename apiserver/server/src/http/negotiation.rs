@@ -4,6 +4,7 @@ use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use pintle_machinery::decode::{self, Decoded};
 
+use super::protobuf;
 use crate::error::{ApiError, ApiResult};
 
 /// Media types that objects are written in.
@@ -48,7 +49,8 @@ pub(crate) fn for_object(headers: &HeaderMap) -> ApiResult<Negotiated> {
 /// For a discovery document.
 pub(crate) fn for_discovery(headers: &HeaderMap) -> ApiResult<Negotiated> {
     let offers = offers(headers);
-    let known = offers.into_iter().find(|offer| matches!(offer.form, Form::Discovery { .. } | Form::Plain));
+    let known =
+        offers.into_iter().find(|offer| matches!(offer.form, Form::Discovery { .. } | Form::Plain));
     known.ok_or_else(|| ApiError::not_acceptable(&MEDIA_TYPES))
 }
 
@@ -89,11 +91,15 @@ fn media_range(range: &str) -> Option<(f32, Negotiated)> {
     let form = match (kind, group, version) {
         ("", _, _) => Form::Plain,
         ("Table", "meta.k8s.io", "v1" | "v1beta1") => Form::Table,
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => {
-            Form::Metadata
-        }
+        (
+            "PartialObjectMetadata" | "PartialObjectMetadataList",
+            "meta.k8s.io",
+            "v1" | "v1beta1",
+        ) => Form::Metadata,
         ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Form::Discovery { beta: false },
-        ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => Form::Discovery { beta: true },
+        ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => {
+            Form::Discovery { beta: true }
+        }
         _ => return None,
     };
     Some((quality, Negotiated { encoding, form }))
@@ -111,6 +117,9 @@ pub(crate) fn decode_body(headers: &HeaderMap, body: &[u8]) -> ApiResult<Decoded
     match content_type(headers).as_str() {
         "application/json" | "text/json" => decode::json(body),
         "application/yaml" | "application/x-yaml" | "text/yaml" => decode::yaml(body),
+        protobuf::MEDIA_TYPE => {
+            Ok(Decoded { value: protobuf::decode(body)?, duplicates: Vec::new() })
+        }
         _ => Err(ApiError::unsupported_media_type(&MEDIA_TYPES)),
     }
 }
@@ -133,7 +142,10 @@ mod tests {
         let cases = [
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", table),
             ("application/vnd.kubernetes.protobuf,application/json", plain(Encoding::Json)),
-            ("application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json", metadata),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+                metadata,
+            ),
             ("application/json;q=0.5,application/yaml", plain(Encoding::Yaml)),
             ("*/*", plain(Encoding::Json)),
             ("application/json;as=Unknown;g=x;v=v1", None),

@@ -25,9 +25,16 @@ pub(super) enum Patch {
 
 impl Patch {
     /// `media` is the Content-Type; `force` only goes with apply.
-    pub(super) fn decode(media: &str, body: &[u8], resource: &Resource, force: Option<bool>) -> ApiResult<Self> {
+    pub(super) fn decode(
+        media: &str,
+        body: &[u8],
+        resource: &Resource,
+        force: Option<bool>,
+    ) -> ApiResult<Self> {
         if force.is_some() && media != APPLY {
-            return Err(ApiError::unprocessable("force: Forbidden: may not be specified for non-apply patch"));
+            return Err(ApiError::unprocessable(
+                "force: Forbidden: may not be specified for non-apply patch",
+            ));
         }
         match media {
             JSON => {
@@ -42,7 +49,9 @@ impl Patch {
             }
             MERGE => Ok(Self::Merge(decode::json(body)?.value)),
             STRATEGIC if !resource.custom => Ok(Self::Strategic(decode::json(body)?.value)),
-            APPLY => Ok(Self::Apply { config: decode::yaml(body)?.value, force: force.unwrap_or(false) }),
+            APPLY => {
+                Ok(Self::Apply { config: decode::yaml(body)?.value, force: force.unwrap_or(false) })
+            }
             _ if resource.custom => Err(ApiError::unsupported_media_type(&[JSON, MERGE, APPLY])),
             _ => Err(ApiError::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
         }
@@ -76,7 +85,12 @@ impl Patch {
     }
 
     /// The object after the patch, decoded and defaulted again.
-    pub(super) fn apply(&self, cx: &Context, old: Option<&Value>, mode: FieldValidation) -> ApiResult<Value> {
+    pub(super) fn apply(
+        &self,
+        cx: &Context,
+        old: Option<&Value>,
+        mode: FieldValidation,
+    ) -> ApiResult<Value> {
         if let Self::Apply { config, force } = self {
             return applied(cx, old, config, *force);
         }

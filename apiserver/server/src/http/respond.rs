@@ -1,7 +1,7 @@
 //! Answers in their plain forms.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 use super::{Response, full_body};
@@ -18,7 +18,8 @@ pub(crate) fn json(code: u16, value: &impl Serialize) -> Response {
 /// Bytes of some media type.
 pub(crate) fn bytes_as(code: u16, media: &'static str, bytes: impl Into<bytes::Bytes>) -> Response {
     let mut response = Response::new(full_body(bytes));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));

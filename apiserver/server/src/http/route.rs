@@ -39,13 +39,19 @@ pub(super) async fn plain(server: &Arc<Server>, info: &RequestInfo) -> ApiResult
     Err(ApiError::resource_not_found())
 }
 
-async fn path(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -> ApiResult<Response> {
+async fn path(
+    server: &Arc<Server>,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+) -> ApiResult<Response> {
     let trimmed = info.path.trim_end_matches('/');
     let segments: Vec<&str> = trimmed.split('/').filter(|segment| !segment.is_empty()).collect();
     let documents = || server.documents.current(&server.registry.mapper());
     match segments.as_slice() {
         [] => Ok(respond::json(200, &documents().root_paths())),
-        ["healthz" | "livez" | "readyz", ..] => Ok(server.health.respond(server, &segments, &info.query).await),
+        ["healthz" | "livez" | "readyz", ..] => {
+            Ok(server.health.respond(server, &segments, &info.query).await)
+        }
         ["version"] => Ok(respond::json(200, &version::info())),
         ["metrics"] => {
             let revision = server.registry.caches().revision();

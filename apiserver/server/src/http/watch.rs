@@ -44,7 +44,8 @@ impl Start {
     fn parse(query: &Query, resource: &Resource) -> ApiResult<Self> {
         let version = query.get("resourceVersion").unwrap_or_default();
         let matching = query.get("resourceVersionMatch").unwrap_or_default();
-        let send_initial = query.non_empty("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
+        let send_initial =
+            query.non_empty("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
         let revision = parse_version(version)
             .map_err(|error| from_storage(error, &resource.group_resource(), ""))?;
         let fresh = match revision {
@@ -53,12 +54,14 @@ impl Start {
             revision => Freshness::NotOlderThan(revision),
         };
         match send_initial {
-            None if !matching.is_empty() => {
-                Err(invalid("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
-            }
-            Some(_) if matching != "NotOlderThan" => {
-                Err(invalid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
-            }
+            None if !matching.is_empty() => Err(invalid(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )),
+            Some(_) if matching != "NotOlderThan" => Err(invalid(
+                "resourceVersionMatch",
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            )),
             Some(true) => Ok(Self {
                 freshness: fresh,
                 initial: true,
@@ -150,9 +153,9 @@ fn streamed(mut response: Response) -> Response {
 
 fn timeout(query: &Query) -> Duration {
     let asked = query.get("timeoutSeconds").and_then(|text| text.parse::<u64>().ok());
-    let seconds = asked.filter(|seconds| *seconds > 0).unwrap_or_else(|| {
-        rand::rng().random_range(TIMEOUT_SECONDS_MIN..2 * TIMEOUT_SECONDS_MIN)
-    });
+    let seconds = asked
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or_else(|| rand::rng().random_range(TIMEOUT_SECONDS_MIN..2 * TIMEOUT_SECONDS_MIN));
     Duration::from_secs(seconds)
 }
 
@@ -221,7 +224,9 @@ impl Events {
                     }
                 }
                 Step::Bookmark => {
-                    if let Some(revision) = self.watcher.progress().filter(|revision| *revision >= self.after) {
+                    if let Some(revision) =
+                        self.watcher.progress().filter(|revision| *revision >= self.after)
+                    {
                         return Some(self.format.bookmark(revision, false));
                     }
                 }
@@ -261,7 +266,9 @@ impl Events {
         for object in self.initial.drain(..count).collect::<Vec<_>>() {
             match self.format.event("ADDED", &object, !self.columns_sent) {
                 Ok(line) => lines.extend_from_slice(&line),
-                Err(error) => tracing::error!(key = %object.key(), %error, "an object cannot be shown"),
+                Err(error) => {
+                    tracing::error!(key = %object.key(), %error, "an object cannot be shown")
+                }
             }
             self.columns_sent = true;
         }
@@ -289,7 +296,9 @@ impl Events {
                         }
                     }
                 }
-                Err(error) => tracing::error!(key = %object.key(), %error, "an object cannot be shown"),
+                Err(error) => {
+                    tracing::error!(key = %object.key(), %error, "an object cannot be shown")
+                }
             }
         }
         self.server.metrics.sent_events(count);
@@ -301,7 +310,8 @@ impl Events {
         if !event.object.key().starts_with(&*self.prefix) {
             return None;
         }
-        let selected = |object: &Object| self.selection.as_ref().is_none_or(|it| it.matches(object));
+        let selected =
+            |object: &Object| self.selection.as_ref().is_none_or(|it| it.matches(object));
         let was = event.previous.as_ref().is_some_and(|object| selected(object));
         let is = !event.deleted && selected(&event.object);
         match (was, is) {
@@ -316,7 +326,12 @@ impl Events {
         }
     }
 
-    fn line(&mut self, event: &CacheEvent, kind: &'static str, object: &Object) -> ApiResult<Bytes> {
+    fn line(
+        &mut self,
+        event: &CacheEvent,
+        kind: &'static str,
+        object: &Object,
+    ) -> ApiResult<Bytes> {
         let with_columns = !std::mem::replace(&mut self.columns_sent, true);
         let Some(shared) = &self.shared else {
             return self.format.event(kind, object, with_columns);

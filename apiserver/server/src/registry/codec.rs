@@ -9,7 +9,8 @@ use crate::error::{ApiError, ApiResult};
 
 /// A stored object at the request's version, its resource version set.
 pub(crate) fn load(resource: &Resource, stored: &Stored) -> ApiResult<Value> {
-    let mut value: Value = serde_json::from_slice(&stored.bytes).map_err(ApiError::internal_error)?;
+    let mut value: Value =
+        serde_json::from_slice(&stored.bytes).map_err(ApiError::internal_error)?;
     convert(resource, &mut value)?;
     object::set_resource_version(&mut value, &stored.revision.to_string());
     Ok(value)
@@ -51,7 +52,9 @@ pub(crate) fn check_type(expected: &GroupVersionKind, value: &mut Value) -> ApiR
     }
     let (api_version, kind) = (object::api_version(value), object::kind(value));
     let wanted = expected.group_version().to_string();
-    if (!api_version.is_empty() && api_version != wanted) || (!kind.is_empty() && kind != expected.kind) {
+    if (!api_version.is_empty() && api_version != wanted)
+        || (!kind.is_empty() && kind != expected.kind)
+    {
         let given = GroupVersionKind::of(value).unwrap_or_default();
         let version = if given.version.is_empty() { &wanted } else { api_version };
         return Err(ApiError::bad_request(format!(

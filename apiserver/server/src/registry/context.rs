@@ -53,7 +53,12 @@ pub struct Context {
 
 impl Context {
     /// The apiserver's own business with an object.
-    pub fn internal(registry: &Registry, resource: &Arc<Resource>, namespace: &str, name: &str) -> Self {
+    pub fn internal(
+        registry: &Registry,
+        resource: &Arc<Resource>,
+        namespace: &str,
+        name: &str,
+    ) -> Self {
         Self {
             registry: registry.clone(),
             user: Arc::new(UserInfo::apiserver()),
@@ -74,7 +79,9 @@ impl Context {
 
     /// Whether the request is for this group, resource and subresource.
     pub fn is(&self, group: &str, plural: &str, subresource: &str) -> bool {
-        self.resource.group == group && self.resource.plural == plural && self.subresource == subresource
+        self.resource.group == group
+            && self.resource.plural == plural
+            && self.subresource == subresource
     }
 }
 

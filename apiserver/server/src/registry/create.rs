@@ -20,7 +20,9 @@ const EVENT_TTL_SECONDS: i64 = 3600;
 pub(crate) async fn create(cx: &mut Context, mut value: Value, owned: bool) -> ApiResult<Value> {
     metadata::check_namespace(cx, &mut value)?;
     if !object::resource_version(&value).is_empty() {
-        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     check_name(cx, &value)?;
     let base = object::generate_name(&value).to_owned();
@@ -120,7 +122,8 @@ async fn store(cx: &Context, strategy: &dyn Strategy, mut value: Value) -> ApiRe
 
 /// Events live on a lease.
 pub(super) fn ttl(cx: &Context) -> Option<i64> {
-    let event = cx.resource.plural == "events" && matches!(&*cx.resource.group, "" | "events.k8s.io");
+    let event =
+        cx.resource.plural == "events" && matches!(&*cx.resource.group, "" | "events.k8s.io");
     event.then_some(EVENT_TTL_SECONDS)
 }
 

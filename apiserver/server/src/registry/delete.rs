@@ -28,7 +28,8 @@ pub(crate) struct Deleted {
 pub(crate) async fn delete(cx: &Context, options: &DeleteOptions) -> ApiResult<Deleted> {
     let key = codec::key(&cx.resource, &cx.namespace, &cx.name)?;
     let strategy = cx.registry.strategy(&cx.resource);
-    let mut attempt = Attempt { cx, strategy: strategy.clone(), options, result: None, removed: false };
+    let mut attempt =
+        Attempt { cx, strategy: strategy.clone(), options, result: None, removed: false };
     let outcome = guaranteed_update(cx.registry.storage(), &key, cached(cx), &mut attempt).await;
     let (mut object, removed) = (attempt.result.take().unwrap_or_default(), attempt.removed);
     match outcome {
@@ -113,7 +114,8 @@ impl Attempt<'_> {
             if grace >= left {
                 return;
             }
-            let begun = time::parse(already).unwrap_or_else(Timestamp::now) - SignedDuration::from_secs(left);
+            let begun = time::parse(already).unwrap_or_else(Timestamp::now)
+                - SignedDuration::from_secs(left);
             let end = begun + SignedDuration::from_secs(grace);
             object::set_deletion(value, &time::format(end), grace);
             return;
@@ -162,8 +164,14 @@ mod tests {
         let cases = [
             (json!({"metadata": {}}), false),
             (json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}), true),
-            (json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}}), false),
-            (json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a/b"]}}), false),
+            (
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}}),
+                false,
+            ),
+            (
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a/b"]}}),
+                false,
+            ),
         ];
         for (object, goes) in cases {
             assert_eq!(metadata::may_go(&object), goes, "{object}");

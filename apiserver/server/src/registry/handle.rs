@@ -54,7 +54,8 @@ impl Registry {
 
     /// Completes the handle: the parts that need one themselves are built after it.
     pub(crate) fn complete(&self, admission: Chain, authorizer: Arc<dyn Authorizer>) {
-        let first = self.0.admission.set(admission).is_ok() && self.0.authorizer.set(authorizer).is_ok();
+        let first =
+            self.0.admission.set(admission).is_ok() && self.0.authorizer.set(authorizer).is_ok();
         debug_assert!(first, "a registry is completed once");
     }
 
@@ -71,7 +72,11 @@ impl Registry {
 
     /// The authorizer. Only asked while requests are served, when it is there.
     pub fn authorizer(&self) -> Arc<dyn Authorizer> {
-        self.0.authorizer.get().expect("requests are served after the server has been assembled").clone()
+        self.0
+            .authorizer
+            .get()
+            .expect("requests are served after the server has been assembled")
+            .clone()
     }
 
     /// Everything that is served now.
@@ -209,7 +214,12 @@ impl Registry {
         read.map_err(|error| from_storage(error, &resource.group_resource(), name))
     }
 
-    async fn wait(&self, cache: &Arc<Cache>, resource: &Resource, freshness: Freshness) -> ApiResult<()> {
+    async fn wait(
+        &self,
+        cache: &Arc<Cache>,
+        resource: &Resource,
+        freshness: Freshness,
+    ) -> ApiResult<()> {
         let waited = self.0.caches.wait(cache, freshness).await;
         waited.map_err(|error| from_storage(error, &resource.group_resource(), ""))
     }
@@ -254,7 +264,11 @@ impl Registry {
     }
 
     /// Deletes an object. Answers what it was, and whether it is gone already.
-    pub async fn delete(&self, target: Target<'_>, options: &DeleteOptions) -> ApiResult<(Value, bool)> {
+    pub async fn delete(
+        &self,
+        target: Target<'_>,
+        options: &DeleteOptions,
+    ) -> ApiResult<(Value, bool)> {
         let resource = self.resource(target.group, target.plural)?;
         let cx = Context::internal(self, &resource, target.namespace, target.name);
         let Deleted { object, removed } = super::delete(&cx, options).await?;

@@ -16,6 +16,7 @@ const NAME_LENGTH_MAX: usize = 63;
 /// Kinds whose `metadata.generation` counts changes of what they want.
 const WITH_GENERATION: &[(&str, &str)] = &[
     ("", "pods"),
+    ("", "podtemplates"),
     ("", "replicationcontrollers"),
     ("apps", "daemonsets"),
     ("apps", "deployments"),
@@ -29,6 +30,7 @@ const WITH_GENERATION: &[(&str, &str)] = &[
     ("policy", "poddisruptionbudgets"),
     ("flowcontrol.apiserver.k8s.io", "flowschemas"),
     ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+    ("scheduling.k8s.io", "priorityclasses"),
     ("apiextensions.k8s.io", "customresourcedefinitions"),
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
@@ -86,7 +88,13 @@ pub(super) fn check_namespace(cx: &Context, value: &mut Value) -> ApiResult<()> 
 pub(super) fn fill_new(cx: &Context, value: &mut Value) {
     let generation = counts_generations(&cx.resource);
     let metadata = object::metadata_mut(value);
-    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"] {
+    for field in [
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+    ] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
@@ -98,8 +106,13 @@ pub(super) fn fill_new(cx: &Context, value: &mut Value) {
 
 /// Fields of the stored object that no update changes.
 pub(super) fn keep_fixed(value: &mut Value, old: &Value) {
-    const FIXED: [&str; 5] =
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+    const FIXED: [&str; 5] = [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ];
     let old = object::metadata(old);
     let metadata = object::metadata_mut(value);
     metadata.remove("selfLink");
@@ -120,7 +133,8 @@ pub(super) fn raise_generation(cx: &Context, value: &mut Value, old: &Value) {
 
 fn differs_in_substance(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new != old };
-    let substance = |key: &&String| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind");
+    let substance =
+        |key: &&String| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind");
     new.keys().chain(old.keys()).filter(substance).any(|key| new.get(key) != old.get(key))
 }
 
@@ -129,8 +143,9 @@ pub(super) fn check_finalizers(value: &Value, old: &Value, errors: &mut ErrorLis
     if !object::is_terminating(old) {
         return;
     }
-    let new: Vec<&str> =
-        object::finalizers(value).filter(|finalizer| !object::has_finalizer(old, finalizer)).collect();
+    let new: Vec<&str> = object::finalizers(value)
+        .filter(|finalizer| !object::has_finalizer(old, finalizer))
+        .collect();
     if !new.is_empty() {
         errors.forbidden(
             Path::new("metadata").child("finalizers"),
@@ -164,7 +179,8 @@ mod tests {
     #[test]
     fn labels_and_status_do_not_count_as_a_new_generation() {
         let old = json!({"metadata": {"labels": {}}, "spec": {"a": 1}, "status": {"b": 1}});
-        let relabelled = json!({"metadata": {"labels": {"x": "y"}}, "spec": {"a": 1}, "status": {"b": 2}});
+        let relabelled =
+            json!({"metadata": {"labels": {"x": "y"}}, "spec": {"a": 1}, "status": {"b": 2}});
         assert!(!differs_in_substance(&relabelled, &old));
         assert!(differs_in_substance(&json!({"metadata": {}, "spec": {"a": 2}}), &old));
         assert!(differs_in_substance(&json!({"metadata": {}}), &old));

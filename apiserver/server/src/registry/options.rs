@@ -59,14 +59,18 @@ impl DeleteOptions {
                 uid: precondition("uid"),
                 resource_version: precondition("resourceVersion"),
             },
-            propagation: propagation(body.get("propagationPolicy").and_then(Value::as_str), orphan)?,
+            propagation: propagation(
+                body.get("propagationPolicy").and_then(Value::as_str),
+                orphan,
+            )?,
             dry_run: dry_run_of(dry_run.iter().filter_map(Value::as_str))?,
         })
     }
 
     fn from_query(query: &Query) -> Result<Self, Status> {
         let grace = query.non_empty("gracePeriodSeconds").map(|text| {
-            text.parse().map_err(|_| Status::bad_request(format!("invalid gracePeriodSeconds: {text:?}")))
+            text.parse()
+                .map_err(|_| Status::bad_request(format!("invalid gracePeriodSeconds: {text:?}")))
         });
         let orphan = query.get("orphanDependents").map(|text| text != "false");
         Ok(Self {

@@ -85,7 +85,8 @@ fn selector_text(selector: &Value) -> String {
     }
     let Some(map) = selector.as_object() else { return String::new() };
     let structured = map.contains_key("matchLabels") || map.contains_key("matchExpressions");
-    let labels = if structured { selector.get("matchLabels").and_then(Value::as_object) } else { Some(map) };
+    let labels =
+        if structured { selector.get("matchLabels").and_then(Value::as_object) } else { Some(map) };
     let pairs = labels.into_iter().flatten();
     let mut terms: Vec<String> =
         pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use pintle_apiserver_storage::{self as storage, Change, Current, Stored, Updated, Updater, guaranteed_update};
+use pintle_apiserver_storage::{
+    self as storage, Change, Current, Stored, Updated, Updater, guaranteed_update,
+};
 use pintle_machinery::{ErrorList, Path, object, validation};
 use serde_json::{Value, json};
 
@@ -44,7 +46,8 @@ pub(crate) async fn update(cx: &mut Context, request: Update<'_>) -> ApiResult<(
             creates,
             preconditions: &request.preconditions,
         };
-        let mut attempt = Attempt { check, transform: &mut *request.transform, result: None, old: None };
+        let mut attempt =
+            Attempt { check, transform: &mut *request.transform, result: None, old: None };
         let outcome = guaranteed_update(cx.registry.storage(), &key, cached, &mut attempt).await;
         let (result, old) = (attempt.result.take(), attempt.old.take());
         match outcome {
@@ -56,7 +59,9 @@ pub(crate) async fn update(cx: &mut Context, request: Update<'_>) -> ApiResult<(
                 let value = (request.transform)(None)?;
                 match create::create(cx, value, request.owned).await {
                     // Somebody else was faster: then it is an update.
-                    Err(error) if error.reason == pintle_machinery::Reason::AlreadyExists && !cx.dry_run => {}
+                    Err(error)
+                        if error.reason == pintle_machinery::Reason::AlreadyExists
+                            && !cx.dry_run => {}
                     created => return created.map(|value| (value, true)),
                 }
             }
@@ -190,7 +195,10 @@ impl Check<'_> {
             return Ok((value, Change::Keep));
         }
         self.validate(&value, old)?;
-        self.strategy.warnings(cx, &value, Some(old)).into_iter().for_each(|text| cx.warnings.add(text));
+        self.strategy
+            .warnings(cx, &value, Some(old))
+            .into_iter()
+            .for_each(|text| cx.warnings.add(text));
         let attributes = Attributes {
             operation: Operation::Update,
             object: Some(&mut value),
@@ -226,7 +234,9 @@ impl Check<'_> {
             return Err(ApiError::conflict(
                 &cx.group_resource(),
                 &cx.name,
-                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored_uid}"),
+                format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {stored_uid}"
+                ),
             ));
         }
         let version = object::resource_version(value);
@@ -290,7 +300,11 @@ fn set_or_remove(value: &mut Value, field: &str, to: Option<&Value>) {
 }
 
 /// `preconditions` of updates and deletes.
-pub(super) fn check_preconditions(cx: &Context, wanted: &Preconditions, old: &Value) -> ApiResult<()> {
+pub(super) fn check_preconditions(
+    cx: &Context,
+    wanted: &Preconditions,
+    old: &Value,
+) -> ApiResult<()> {
     let pairs = [
         ("UID", &wanted.uid, object::uid(old)),
         ("ResourceVersion", &wanted.resource_version, object::resource_version(old)),
@@ -303,7 +317,9 @@ pub(super) fn check_preconditions(cx: &Context, wanted: &Preconditions, old: &Va
             return Err(ApiError::conflict(
                 &cx.group_resource(),
                 &cx.name,
-                format!("Precondition failed: {field} in precondition: {wanted}, {field} in object meta: {stored}"),
+                format!(
+                    "Precondition failed: {field} in precondition: {wanted}, {field} in object meta: {stored}"
+                ),
             ));
         }
     }

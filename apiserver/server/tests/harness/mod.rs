@@ -1,7 +1,7 @@
 //! An apiserver over the memory store on a loopback port, with certificates made for the occasion, a
 //! plain HTTP client for it, and a kubeconfig for kubectl.
 
-#![allow(dead_code, reason = "every test binary uses a part of the harness")]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of the harness")]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,8 @@ impl Cluster {
         let started = Instant::now();
         let mut last = String::from("no connection");
         while started.elapsed() < Duration::from_secs(30) {
-            if let Ok(answer) = self.try_request("GET", "/readyz?verbose", &[], Bytes::new()).await {
+            if let Ok(answer) = self.try_request("GET", "/readyz?verbose", &[], Bytes::new()).await
+            {
                 if answer.code == 200 {
                     return;
                 }
@@ -130,17 +131,24 @@ impl Cluster {
         let path = |name: &str| self.dir.path().join(name).display().to_string();
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: test\nclusters:\n- name: test\n  cluster:\n    server: https://{}\n    certificate-authority: {}\nusers:\n- name: admin\n  user:\n    client-certificate: {}\n    client-key: {}\ncontexts:\n- name: test\n  context:\n    cluster: test\n    user: admin\n",
-            self.address, path("ca.crt"), path("admin.crt"), path("admin.key"),
+            self.address,
+            path("ca.crt"),
+            path("admin.crt"),
+            path("admin.key"),
         );
         std::fs::write(self.kubeconfig(), text).expect("writes the kubeconfig");
     }
 
-    async fn connect(&self, connector: &TlsConnector) -> std::io::Result<hyper::client::conn::http1::SendRequest<Full<Bytes>>> {
+    async fn connect(
+        &self,
+        connector: &TlsConnector,
+    ) -> std::io::Result<hyper::client::conn::http1::SendRequest<Full<Bytes>>> {
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("127.0.0.1").expect("an address");
         let stream = connector.connect(name, stream).await?;
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(std::io::Error::other)?;
         tokio::spawn(connection);
         Ok(sender)
     }
@@ -154,7 +162,8 @@ impl Cluster {
         body: Bytes,
     ) -> std::io::Result<http::Response<Incoming>> {
         let mut sender = self.connect(connector).await?;
-        let mut request = http::Request::builder().method(method).uri(path).header("host", "localhost");
+        let mut request =
+            http::Request::builder().method(method).uri(path).header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -174,7 +183,13 @@ impl Cluster {
     }
 
     /// As the administrator.
-    pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         let body = Bytes::copy_from_slice(body);
         self.try_request(method, path, headers, body).await.expect("an answer")
     }
@@ -215,7 +230,8 @@ impl Cluster {
 
     pub async fn watch_as(&self, path: &str, accept: &str) -> Watch {
         let headers = [("accept", accept)];
-        let response = self.send(&self.client, "GET", path, &headers, Bytes::new()).await.expect("an answer");
+        let response =
+            self.send(&self.client, "GET", path, &headers, Bytes::new()).await.expect("an answer");
         assert_eq!(response.status(), 200);
         Watch { body: response.into_body(), buffer: Vec::new() }
     }
@@ -241,7 +257,8 @@ impl Cluster {
         });
         let limit = Duration::from_secs(60);
         let output = tokio::time::timeout(limit, child.wait_with_output()).await;
-        let output = output.unwrap_or_else(|_| panic!("kubectl {arguments:?} hangs")).expect("runs");
+        let output =
+            output.unwrap_or_else(|_| panic!("kubectl {arguments:?} hangs")).expect("runs");
         Some(Ran {
             ok: output.status.success(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -308,7 +325,8 @@ fn connector(dir: &Path, identified: bool) -> TlsConnector {
         .expect("protocol versions")
         .with_root_certificates(roots);
     let config = if identified {
-        let certificate = CertificateDer::from_pem_file(dir.join("admin.crt")).expect("a certificate");
+        let certificate =
+            CertificateDer::from_pem_file(dir.join("admin.crt")).expect("a certificate");
         let key = PrivateKeyDer::from_pem_file(dir.join("admin.key")).expect("a key");
         builder.with_client_auth_cert(vec![certificate], key).expect("a client identity")
     } else {
@@ -340,7 +358,13 @@ impl Pki {
         pki
     }
 
-    fn leaf(&self, issuer: &Issuer<'_, KeyPair>, file: &str, name: &str, organization: Option<&str>) {
+    fn leaf(
+        &self,
+        issuer: &Issuer<'_, KeyPair>,
+        file: &str,
+        name: &str,
+        organization: Option<&str>,
+    ) {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         if let Some(organization) = organization {

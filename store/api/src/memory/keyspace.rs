@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 use crate::{KeyRange, Rejection, Revision, mvccpb, pb};
 
 /// One version of a key; a deletion has no value.
+/// Seconds; etcd's limit.
+const LEASE_TTL_MAX: i64 = 9_000_000_000;
+
 #[derive(Clone, Debug)]
 struct Version {
     modified: i64,
@@ -74,7 +77,11 @@ impl Keyspace {
         }
         kvs.retain(|kv| {
             bounded(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
-                && bounded(kv.create_revision, request.min_create_revision, request.max_create_revision)
+                && bounded(
+                    kv.create_revision,
+                    request.min_create_revision,
+                    request.max_create_revision,
+                )
         });
         sort(&mut kvs, request);
         let limit = usize::try_from(request.limit).unwrap_or(0);
@@ -141,11 +148,8 @@ impl Keyspace {
                     Version { modified: revision, created: 0, version: 0, value: None, lease: 0 };
                 let key = previous.key.clone();
                 self.push(&key, tombstone);
-                let kv = mvccpb::KeyValue {
-                    key,
-                    mod_revision: revision,
-                    ..mvccpb::KeyValue::default()
-                };
+                let kv =
+                    mvccpb::KeyValue { key, mod_revision: revision, ..mvccpb::KeyValue::default() };
                 event(mvccpb::event::EventType::Delete, Some(kv), Some(previous))
             })
             .collect()
@@ -184,6 +188,9 @@ impl Keyspace {
     }
 
     pub(super) fn grant(&mut self, id: i64, ttl: i64, now: Instant) -> Result<i64, Rejection> {
+        if ttl > LEASE_TTL_MAX {
+            return Err(Rejection::LeaseTtlTooLarge);
+        }
         if self.leases.contains_key(&id) {
             return Err(Rejection::LeaseExists);
         }
@@ -217,8 +224,12 @@ impl Keyspace {
     }
 
     pub(super) fn revoke_expired(&mut self, now: Instant) {
-        let expired: Vec<i64> =
-            self.leases.iter().filter(|(_, lease)| lease.deadline <= now).map(|(id, _)| *id).collect();
+        let expired: Vec<i64> = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.deadline <= now)
+            .map(|(id, _)| *id)
+            .collect();
         for id in expired {
             self.revoke(id).expect("the lease was found a line above");
         }

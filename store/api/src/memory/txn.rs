@@ -1,6 +1,7 @@
 //! Transactions: compares against the state before, operations in order, one revision for all.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
@@ -14,6 +15,7 @@ pub(super) fn apply(
     request: &pb::TxnRequest,
 ) -> Result<pb::TxnResponse, Rejection> {
     check(keyspace, request)?;
+    check_duplicates(request)?;
     let mut events = Vec::new();
     let response = run(keyspace, request, &mut events)?;
     keyspace.commit(events);
@@ -37,6 +39,34 @@ fn check(keyspace: &Keyspace, request: &pb::TxnRequest) -> Result<(), Rejection>
         }
     }
     Ok(())
+}
+
+/// No path may write a key twice. Gives the keys that the transaction may put.
+fn check_duplicates(request: &pb::TxnRequest) -> Result<HashSet<&Bytes>, Rejection> {
+    let mut all = HashSet::new();
+    for path in [&request.success, &request.failure] {
+        let mut puts = HashSet::new();
+        let mut add = |key| if puts.insert(key) { Ok(()) } else { Err(Rejection::DuplicateKey) };
+        let mut deletes = Vec::new();
+        for op in path {
+            match &op.request {
+                Some(request_op::Request::RequestPut(put)) => add(&put.key)?,
+                Some(request_op::Request::RequestTxn(nested)) => {
+                    check_duplicates(nested)?.into_iter().try_for_each(&mut add)?;
+                }
+                Some(request_op::Request::RequestDeleteRange(delete)) => {
+                    let (key, end) = (delete.key.clone(), delete.range_end.clone());
+                    deletes.push(KeyRange::from_request(key, end));
+                }
+                _ => {}
+            }
+        }
+        if deletes.iter().any(|range| puts.iter().any(|key| range.contains(key))) {
+            return Err(Rejection::DuplicateKey);
+        }
+        all.extend(puts);
+    }
+    Ok(all)
 }
 
 fn run(
@@ -84,7 +114,8 @@ fn operate(
         Some(request_op::Request::RequestRange(range)) => {
             let mut response = keyspace.range(range)?;
             let revision = if events.is_empty() { keyspace.revision } else { revision };
-            response.header = Some(pb::ResponseHeader { revision, ..pb::ResponseHeader::default() });
+            response.header =
+                Some(pb::ResponseHeader { revision, ..pb::ResponseHeader::default() });
             Some(response_op::Response::ResponseRange(response))
         }
         Some(request_op::Request::RequestTxn(nested)) => {
