@@ -1,4 +1,4 @@
-//! The wiring: from a [`Config`] to a running node.
+//! The wiring: from a [`Config`] to running nodes.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Paths};
+use crate::config::{Config, Paths, RuntimeKind};
 use crate::containerd;
 use crate::context::NodeContext;
 use crate::dns;
@@ -27,10 +27,14 @@ use crate::pod::sandbox_config::ClusterDns;
 use crate::pod::table::PodTable;
 use crate::runtime::Runtime;
 use crate::runtime::cri::Cri;
+use crate::runtime::hollow::Hollow;
 use crate::{proxy, server};
 
 /// Namespace and name of the service that the cluster DNS answers for.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+
+/// What a pretended node has to offer.
+const HOLLOW_MACHINE: Machine = Machine { cpus: 32, memory: 256 << 30, disk: 1 << 40, pods: 110 };
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -46,21 +50,75 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
-/// Runs a node until `shutdown`. Containers are left running then.
+/// Runs the node, or the pretended nodes, until `shutdown`. Containers are left running then.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     std::fs::create_dir_all(&config.data_dir)?;
+    let mut tasks = JoinSet::new();
+    let shared = Shared {
+        pods: PodTable::default(),
+        services: watch_services(&config, &mut tasks, &shutdown),
+    };
+    match config.runtime {
+        RuntimeKind::Containerd => real_node(&config, shared, &mut tasks, &shutdown).await?,
+        RuntimeKind::Hollow { count } => {
+            hollow_nodes(&config, count, shared, &mut tasks, &shutdown).await?;
+        }
+    }
+    join(tasks).await;
+    Ok(())
+}
+
+/// What the nodes of one process share.
+#[derive(Clone)]
+struct Shared {
+    pods: PodTable,
+    services: reflector::Store<Service>,
+}
+
+async fn real_node(
+    config: &Config,
+    shared: Shared,
+    tasks: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
     let paths = Paths::new(&config.data_dir);
     containerd::ensure_running(&paths).await?;
-    let runtime: Arc<dyn Runtime> = Arc::new(Cri::new(&paths.containerd_socket()));
-    let mut tasks = JoinSet::new();
     tasks.spawn(containerd::supervise(paths.clone(), shutdown.clone()));
     if config.proxy {
-        serve_services(&config, &paths, &mut tasks, &shutdown).await?;
+        serve_services(config, &paths, tasks, shutdown).await?;
     }
-    let result = run_node(config, paths, runtime, shutdown.clone()).await;
-    shutdown.cancel();
-    join(tasks).await;
-    result
+    let runtime: Arc<dyn Runtime> = Arc::new(Cri::new(&paths.containerd_socket()));
+    let machine = Machine::read(paths.data_dir());
+    let node =
+        Node::new(config, config.node_name.clone(), paths, machine, runtime, shared, shutdown);
+    node.serve(config, shutdown).await?;
+    tasks.spawn(node.run(shutdown.clone()));
+    Ok(())
+}
+
+/// Many nodes of one process: their names are the agent's with a number, one kubelet API serves all.
+async fn hollow_nodes(
+    config: &Config,
+    count: u32,
+    shared: Shared,
+    tasks: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    for index in 0..count {
+        let name = match count {
+            1 => config.node_name.clone(),
+            _ => format!("{}-{index}", config.node_name),
+        };
+        let paths = Paths::new(&config.data_dir.join(&name));
+        let runtime: Arc<dyn Runtime> = Arc::new(Hollow::default());
+        let shared = shared.clone();
+        let node = Node::new(config, name, paths, HOLLOW_MACHINE, runtime, shared, shutdown);
+        if index == 0 {
+            node.serve(config, shutdown).await?;
+        }
+        tasks.spawn(node.run(shutdown.clone()));
+    }
+    Ok(())
 }
 
 /// The service proxy and the cluster DNS that it sends queries to.
@@ -94,66 +152,84 @@ async fn join(mut tasks: JoinSet<()>) {
 }
 
 /// One node on a runtime.
-pub async fn run_node(
-    config: Config,
-    paths: Paths,
-    runtime: Arc<dyn Runtime>,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let mut tasks = JoinSet::new();
-    let (recorder, event_writer) = events::channel(config.client.clone(), &config.node_name);
-    tasks.spawn(event_writer.run(shutdown.clone()));
-    let services = watch_services(&config, &mut tasks, &shutdown);
-    let machine = Machine::read(paths.data_dir());
-    let context = Arc::new(NodeContext {
-        name: config.node_name.clone(),
-        client: config.client.clone(),
-        images: ImageManager::new(runtime.clone(), recorder.clone()),
-        events: recorder.clone(),
-        dns: ClusterDns { server: config.cluster_dns, domain: config.cluster_domain.clone() },
-        node_ip: config.node_ip,
-        services,
-        allocatable: machine.allocatable(),
-        memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
-        runtime: runtime.clone(),
-        paths: paths.clone(),
-    });
+struct Node {
+    context: Arc<NodeContext>,
+    registration: Registration,
+    pleg: Pleg,
+    pods: PodTable,
+    pressure: watch::Sender<Pressure>,
+    events: events::Writer,
+}
 
-    let pods = PodTable::default();
-    let state = server::State { context: context.clone(), pods: pods.clone() };
-    server::start(state, config.listen, &config.tls, &config.client_ca, shutdown.clone()).await?;
-
-    let pleg = Pleg::start(runtime.clone(), shutdown.clone());
-    let (pressure_sender, pressure) = watch::channel(Pressure::default());
-    let registration = Registration {
-        client: config.client.clone(),
-        name: config.node_name.clone(),
-        facts: status::Facts {
-            machine,
-            info: info::system_info(String::new()),
-            ip: config.node_ip.to_string(),
-            hostname: config.node_name.clone(),
-            port: config.listen.port(),
-        },
-        runtime: runtime.clone(),
-        pleg: pleg.clone(),
-        paths,
-        events: recorder,
-        pressure,
-    };
-    let Some(node) = registration.register(&shutdown).await else { return Ok(()) };
-    tracing::info!(node = config.node_name, "registered");
-    tasks.spawn(lease::run(config.client.clone(), node.clone(), shutdown.clone()));
-    tasks.spawn(registration.run(node, shutdown.clone()));
-
-    let (manager, evictions) = Manager::new(context.clone(), pods.clone(), pleg, shutdown.clone());
-    tasks.spawn(manager.run());
-    if runtime.is_real() {
-        tasks.spawn(rotate::run(runtime, shutdown.clone()));
-        tasks.spawn(eviction::run(context, pods, pressure_sender, evictions, shutdown.clone()));
+impl Node {
+    fn new(
+        config: &Config,
+        name: String,
+        paths: Paths,
+        machine: Machine,
+        runtime: Arc<dyn Runtime>,
+        shared: Shared,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let (recorder, events) = events::channel(config.client.clone(), &name);
+        let context = Arc::new(NodeContext {
+            name: name.clone(),
+            client: config.client.clone(),
+            images: ImageManager::new(runtime.clone(), recorder.clone()),
+            events: recorder.clone(),
+            dns: ClusterDns { server: config.cluster_dns, domain: config.cluster_domain.clone() },
+            node_ip: config.node_ip,
+            services: shared.services,
+            allocatable: machine.allocatable(),
+            memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
+            runtime: runtime.clone(),
+            paths: paths.clone(),
+        });
+        let pleg = Pleg::start(runtime.clone(), shutdown.clone());
+        let (pressure, measured) = watch::channel(Pressure::default());
+        let registration = Registration {
+            client: config.client.clone(),
+            facts: status::Facts {
+                machine,
+                info: info::system_info(String::new()),
+                ip: config.node_ip.to_string(),
+                hostname: name.clone(),
+                port: config.listen.port(),
+            },
+            name,
+            runtime,
+            pleg: pleg.clone(),
+            paths,
+            events: recorder,
+            pressure: measured,
+        };
+        Self { context, registration, pleg, pods: shared.pods, pressure, events }
     }
-    join(tasks).await;
-    Ok(())
+
+    async fn serve(&self, config: &Config, shutdown: &CancellationToken) -> Result<(), Error> {
+        let state = server::State { context: self.context.clone(), pods: self.pods.clone() };
+        server::start(state, config.listen, &config.tls, &config.client_ca, shutdown.clone())
+            .await?;
+        Ok(())
+    }
+
+    async fn run(self, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.events.run(shutdown.clone()));
+        let Some(node) = self.registration.register(&shutdown).await else { return };
+        let context = self.context;
+        tracing::info!(node = context.name, "registered");
+        tasks.spawn(lease::run(context.client.clone(), node.clone(), shutdown.clone()));
+        tasks.spawn(self.registration.run(node, shutdown.clone()));
+        let (manager, evictions) =
+            Manager::new(context.clone(), self.pods.clone(), self.pleg, shutdown.clone());
+        tasks.spawn(manager.run());
+        if context.runtime.is_real() {
+            tasks.spawn(rotate::run(context.runtime.clone(), shutdown.clone()));
+            tasks.spawn(eviction::run(context, self.pods, self.pressure, evictions, shutdown));
+        }
+        join(tasks).await;
+    }
 }
 
 /// Services for the environment of containers. A pod that starts before the first list has come is told

@@ -1,19 +1,21 @@
 //! The seam between the agent and what runs containers.
 //!
 //! The vocabulary is CRI's own messages, because every runtime that the agent will ever meet speaks
-//! them. Two implementations stand behind it: [`cri::Cri`] (containerd over its socket) and the hollow
-//! one that pretends.
+//! them. Two implementations stand behind it: [`cri::Cri`] (containerd over its socket) and
+//! [`hollow::Hollow`] that pretends.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ipnet::Ipv4Net;
 use pintle_proto::cri::{
     Container, ContainerConfig, ContainerStats, ContainerStatus, FilesystemUsage, Image,
     PodSandbox, PodSandboxConfig, PodSandboxStatus,
 };
 
 pub mod cri;
+pub mod hollow;
 
 /// Label of every sandbox and container: the pod's name.
 pub const LABEL_POD_NAME: &str = "io.kubernetes.pod.name";
@@ -118,6 +120,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn is_real(&self) -> bool;
     /// Returns when something may have changed since the last call.
     async fn changed(&self);
+    /// The range of the node's pods is known. Real runtimes get it by their network configuration.
+    fn pod_network(&self, _subnet: Ipv4Net) {}
     /// Name and version.
     async fn version(&self) -> Result<Version>;
     /// Whether pods can run.

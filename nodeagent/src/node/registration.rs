@@ -194,9 +194,6 @@ impl Registration {
 
     /// Writes the network configuration when the node has its range.
     async fn install_network(&self, known: &mut Node) {
-        if !self.runtime.is_real() {
-            return;
-        }
         let range = |node: &Node| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
         if range(known).is_none() {
             let api: Api<Node> = Api::all(self.client.clone());
@@ -208,7 +205,13 @@ impl Registration {
         }
         let Some(range) = range(known) else { return };
         let installed = match range.parse::<Ipv4Net>() {
-            Ok(subnet) => cni::install(&self.paths, subnet).map_err(|error| error.to_string()),
+            Ok(subnet) => {
+                self.runtime.pod_network(subnet);
+                match self.runtime.is_real() {
+                    true => cni::install(&self.paths, subnet).map_err(|error| error.to_string()),
+                    false => Ok(()),
+                }
+            }
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = installed {
