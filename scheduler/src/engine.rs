@@ -97,6 +97,11 @@ impl Engine {
         &self.queue
     }
 
+    /// Brings the order of nodes up to date, for looking at the [`cluster`](Self::cluster) between cycles.
+    pub fn refresh(&mut self) {
+        self.cluster.refresh();
+    }
+
     /// Takes in a change.
     pub fn apply(&mut self, update: Update, now: Duration) {
         match update {

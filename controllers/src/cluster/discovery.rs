@@ -35,7 +35,9 @@ pub(super) async fn discover(client: &Client) -> Result<Vec<Discovered>, kube::E
         Err(_) => Discovery::new(client.clone()).run().await?,
     };
     let mut all = BTreeMap::new();
-    for (resource, capabilities) in discovery.groups().flat_map(|group| group.resources_by_stability()) {
+    for (resource, capabilities) in
+        discovery.groups().flat_map(|group| group.resources_by_stability())
+    {
         let can = |verb| capabilities.supports_operation(verb);
         if !can(verbs::LIST) || !can(verbs::DELETE) {
             continue;

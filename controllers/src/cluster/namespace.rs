@@ -64,8 +64,10 @@ fn conditions(
     now: Timestamp,
 ) -> Vec<NamespaceCondition> {
     let counted = |counts: &BTreeMap<String, usize>, link: &str| {
-        let parts: Vec<String> =
-            counts.iter().map(|(name, count)| format!("{name}{link}{count} resource instances")).collect();
+        let parts: Vec<String> = counts
+            .iter()
+            .map(|(name, count)| format!("{name}{link}{count} resource instances"))
+            .collect();
         parts.join(", ")
     };
     let failures = progress.content_failures.join("; ");
@@ -83,7 +85,10 @@ fn conditions(
         (
             "NamespaceDeletionContentFailure",
             (!failures.is_empty()).then(|| {
-                ("ContentDeletionFailed", format!("Failed to delete all resource types: {failures}"))
+                (
+                    "ContentDeletionFailed",
+                    format!("Failed to delete all resource types: {failures}"),
+                )
             }),
             ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
         ),
@@ -111,7 +116,8 @@ fn conditions(
             Some((reason, message)) => ("True", (reason, message)),
             None => ("False", (good.0, good.1.to_owned())),
         };
-        let before = old.iter().find(|condition| condition.type_ == type_ && condition.status == status);
+        let before =
+            old.iter().find(|condition| condition.type_ == type_ && condition.status == status);
         NamespaceCondition {
             type_: type_.to_owned(),
             status: status.to_owned(),
@@ -180,7 +186,10 @@ impl NamespaceController {
         let resources = match discover(&self.client).await {
             Ok(resources) => resources,
             Err(error) => {
-                return Progress { discovery_failure: Some(error.to_string()), ..Progress::default() };
+                return Progress {
+                    discovery_failure: Some(error.to_string()),
+                    ..Progress::default()
+                };
             }
         };
         let namespaced = resources.into_iter().filter(|found| found.namespaced);
@@ -204,11 +213,14 @@ impl NamespaceController {
     }
 
     async fn empty_of_one(&self, namespace: &str, found: Discovered) -> Progress {
-        let api: Api<AnyMeta> = Api::namespaced_with(self.client.clone(), namespace, &found.resource);
+        let api: Api<AnyMeta> =
+            Api::namespaced_with(self.client.clone(), namespace, &found.resource);
         match delete_all(&api, &found).await {
             Ok(progress) => progress,
             // The resource went away, or cannot be deleted after all.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => Progress::default(),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {
+                Progress::default()
+            }
             Err(error) => Progress {
                 content_failures: vec![format!("{}: {error}", found.name())],
                 ..Progress::default()
@@ -234,7 +246,11 @@ impl NamespaceController {
         api.replace_status(&name, &PostParams::default(), &namespace).await
     }
 
-    async fn finalize(&self, api: &Api<Namespace>, mut namespace: Namespace) -> Result<(), kube::Error> {
+    async fn finalize(
+        &self,
+        api: &Api<Namespace>,
+        mut namespace: Namespace,
+    ) -> Result<(), kube::Error> {
         let finalizers = namespace.spec.get_or_insert_default().finalizers.get_or_insert_default();
         finalizers.retain(|name| name != FINALIZER);
         let name = namespace.metadata.name.clone().unwrap_or_default();
@@ -287,7 +303,8 @@ mod tests {
 
     #[test]
     fn empty_namespace_has_nothing_to_complain_of() {
-        let statuses: Vec<_> = told(&Progress::default()).into_iter().map(|(status, _)| status).collect();
+        let statuses: Vec<_> =
+            told(&Progress::default()).into_iter().map(|(status, _)| status).collect();
         assert_eq!(statuses, ["False"; 5]);
     }
 

@@ -92,7 +92,8 @@ impl Ranges {
 
 fn range_of(node: &Node) -> Option<Ipv4Net> {
     let spec = node.spec.as_ref()?;
-    let first = spec.pod_cidr.as_deref().or_else(|| spec.pod_cidrs.as_ref()?.first().map(String::as_str));
+    let first =
+        spec.pod_cidr.as_deref().or_else(|| spec.pod_cidrs.as_ref()?.first().map(String::as_str));
     first.filter(|text| !text.is_empty())?.parse().ok()
 }
 
@@ -146,7 +147,11 @@ impl Controller for NodeIpam {
             return Ok(Verdict::Done);
         }
         let Some(range) = self.ranges.lock().allocate(&key.name) else {
-            self.recorder.warning(&*node, "CIDRNotAvailable", "No pod CIDR range is left for the node");
+            self.recorder.warning(
+                &*node,
+                "CIDRNotAvailable",
+                "No pod CIDR range is left for the node",
+            );
             return Err(SyncError::NotYet("no pod range is left".to_owned()));
         };
         let patch = Patch::Merge(json!({

@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn only_pods_that_nobody_else_deletes_go() {
         let nodes: BTreeMap<_, _> =
-            [node("up", "True", false), node("dead", "Unknown", true), node("odd", "True", true)].into();
+            [node("up", "True", false), node("dead", "Unknown", true), node("odd", "True", true)]
+                .into();
         let lost: HashSet<String> = ["lost".to_owned()].into();
         let cases = [
             (pod("running", "up", "Running", false, 1), None),

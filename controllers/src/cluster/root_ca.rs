@@ -26,7 +26,9 @@ fn reconcile(namespace: &str, present: Option<&ConfigMap>, root_ca_pem: &str) ->
     let data = BTreeMap::from([(KEY.to_owned(), root_ca_pem.to_owned())]);
     match present {
         Some(map) if map.data.as_ref() == Some(&data) => Plan::Keep,
-        Some(map) => Plan::Replace(ConfigMap { data: Some(data), binary_data: None, ..map.clone() }),
+        Some(map) => {
+            Plan::Replace(ConfigMap { data: Some(data), binary_data: None, ..map.clone() })
+        }
         None => {
             let description = "Contains a CA bundle that can be used to verify the kube-apiserver \
                                when using internal endpoints such as the internal service IP or \
@@ -115,7 +117,9 @@ mod tests {
         let mut changed = map.clone();
         changed.data.as_mut().unwrap().insert("other".into(), "x".into());
         changed.metadata.resource_version = Some("7".into());
-        let Plan::Replace(restored) = reconcile("ns", Some(&changed), "PEM") else { panic!("kept") };
+        let Plan::Replace(restored) = reconcile("ns", Some(&changed), "PEM") else {
+            panic!("kept")
+        };
         assert_eq!(restored.data, map.data);
         assert_eq!(restored.metadata.resource_version.as_deref(), Some("7"));
         assert!(matches!(reconcile("ns", Some(&map), "NEW"), Plan::Replace(_)));

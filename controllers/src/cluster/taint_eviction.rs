@@ -56,7 +56,8 @@ fn fate(tolerations: &[Toleration], node_taints: &[Taint], now: Timestamp) -> Fa
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let matches = |mine: Option<&str>, theirs: &str| mine.is_none_or(|m| m.is_empty() || m == theirs);
+    let matches =
+        |mine: Option<&str>, theirs: &str| mine.is_none_or(|m| m.is_empty() || m == theirs);
     let value = |v: &Option<String>| v.clone().unwrap_or_default();
     matches(toleration.effect.as_deref(), &taint.effect)
         && matches(toleration.key.as_deref(), &taint.key)
@@ -123,9 +124,10 @@ impl Controller for TaintEviction {
     }
 
     fn keys(&self) -> Vec<ObjectKey> {
-        let tainted = self.nodes.list().into_iter().filter(|node| {
-            taints::of(node).iter().any(|taint| taint.effect == taints::NO_EXECUTE)
-        });
+        let tainted =
+            self.nodes.list().into_iter().filter(|node| {
+                taints::of(node).iter().any(|taint| taint.effect == taints::NO_EXECUTE)
+            });
         let pods = tainted.flat_map(|node| self.pods.by_index(&IndexKey::Node(node.name_any())));
         pods.map(|pod| ObjectKey::of(&*pod)).collect()
     }
@@ -194,8 +196,18 @@ mod tests {
             ("one that does not evict", json!([taint("x", "NoSchedule")]), json!([]), Fate::Stays),
             ("not tolerated", unreachable.clone(), json!([]), Fate::GoesNow),
             ("tolerated for ever", unreachable.clone(), tolerate(Value::Null), Fate::Stays),
-            ("tolerated for a while", unreachable.clone(), tolerate(json!(300)), Fate::GoesIn(Duration::from_secs(200))),
-            ("tolerated for too short a while", unreachable.clone(), tolerate(json!(100)), Fate::GoesNow),
+            (
+                "tolerated for a while",
+                unreachable.clone(),
+                tolerate(json!(300)),
+                Fate::GoesIn(Duration::from_secs(200)),
+            ),
+            (
+                "tolerated for too short a while",
+                unreachable.clone(),
+                tolerate(json!(100)),
+                Fate::GoesNow,
+            ),
             ("not tolerated at all", unreachable.clone(), tolerate(json!(0)), Fate::GoesNow),
             (
                 "one of two is not tolerated",

@@ -86,7 +86,8 @@ pub(super) fn reconcile(node: &Node, may_evict: bool, now: Timestamp) -> Option<
 }
 
 fn wanted(node: &Node) -> Vec<(&'static str, &'static str)> {
-    let conditions = CONDITIONS.iter().filter(|(type_, status, _)| condition(node, type_) == Some(*status));
+    let conditions =
+        CONDITIONS.iter().filter(|(type_, status, _)| condition(node, type_) == Some(*status));
     let mut wanted: Vec<_> = conditions.map(|(_, _, key)| (*key, NO_SCHEDULE)).collect();
     if condition(node, "Ready").is_none() {
         wanted.push((NOT_READY, NO_SCHEDULE));
@@ -116,7 +117,9 @@ mod tests {
 
     fn names(taints: Option<Vec<Taint>>) -> Option<Vec<String>> {
         taints.map(|taints| {
-            let short = |t: &Taint| format!("{}:{}", t.key.trim_start_matches("node.kubernetes.io/"), t.effect);
+            let short = |t: &Taint| {
+                format!("{}:{}", t.key.trim_start_matches("node.kubernetes.io/"), t.effect)
+            };
             taints.iter().map(short).collect()
         })
     }
@@ -130,15 +133,43 @@ mod tests {
         let cases: Vec<(Node, bool, Option<&[&str]>)> = vec![
             (node(&[("Ready", "True")], none.clone(), false), true, None),
             (node(&[("Ready", "True")], own.clone(), false), true, None),
-            (node(&[("Ready", "False")], none.clone(), false), true, Some(&["not-ready:NoSchedule", "not-ready:NoExecute"])),
-            (node(&[("Ready", "Unknown")], none.clone(), false), true, Some(&["unreachable:NoSchedule", "unreachable:NoExecute"])),
-            (node(&[("Ready", "Unknown")], none.clone(), false), false, Some(&["unreachable:NoSchedule"])),
-            (node(&[("Ready", "Unknown")], not_ready.clone(), false), true, Some(&["unreachable:NoSchedule", "unreachable:NoExecute"])),
+            (
+                node(&[("Ready", "False")], none.clone(), false),
+                true,
+                Some(&["not-ready:NoSchedule", "not-ready:NoExecute"]),
+            ),
+            (
+                node(&[("Ready", "Unknown")], none.clone(), false),
+                true,
+                Some(&["unreachable:NoSchedule", "unreachable:NoExecute"]),
+            ),
+            (
+                node(&[("Ready", "Unknown")], none.clone(), false),
+                false,
+                Some(&["unreachable:NoSchedule"]),
+            ),
+            (
+                node(&[("Ready", "Unknown")], not_ready.clone(), false),
+                true,
+                Some(&["unreachable:NoSchedule", "unreachable:NoExecute"]),
+            ),
             (node(&[("Ready", "False")], not_ready.clone(), false), false, None),
             (node(&[("Ready", "True")], not_ready, false), true, Some(&[])),
-            (node(&[], none.clone(), false), true, Some(&["not-ready:NoSchedule", "not-ready:NoExecute"])),
-            (node(&[("Ready", "True")], own, true), true, Some(&["mine:NoExecute", "unschedulable:NoSchedule"])),
-            (node(&[("Ready", "True"), ("DiskPressure", "True")], none, false), true, Some(&["disk-pressure:NoSchedule"])),
+            (
+                node(&[], none.clone(), false),
+                true,
+                Some(&["not-ready:NoSchedule", "not-ready:NoExecute"]),
+            ),
+            (
+                node(&[("Ready", "True")], own, true),
+                true,
+                Some(&["mine:NoExecute", "unschedulable:NoSchedule"]),
+            ),
+            (
+                node(&[("Ready", "True"), ("DiskPressure", "True")], none, false),
+                true,
+                Some(&["disk-pressure:NoSchedule"]),
+            ),
         ];
         for (node, may_evict, expected) in cases {
             let expected = expected.map(|names| names.iter().map(|n| (*n).to_owned()).collect());

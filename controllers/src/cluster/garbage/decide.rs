@@ -112,7 +112,9 @@ fn state(
     match reachable {
         Some(owner) if owner.waits_for_dependents() => Some(Owner::Waiting),
         Some(_) => Some(Owner::Alive),
-        None => existence.get(&owner.uid).map(|alive| if *alive { Owner::Alive } else { Owner::Gone }),
+        None => {
+            existence.get(&owner.uid).map(|alive| if *alive { Owner::Alive } else { Owner::Gone })
+        }
     }
 }
 
@@ -205,11 +207,8 @@ mod tests {
     #[test]
     fn foreground_owner_waits_for_those_that_block_it() {
         let owner = deleting(object("rs", &[], &[FOREGROUND]));
-        let mut graph = graph(vec![
-            owner,
-            object("blocking", &["rs!"], &[]),
-            object("other", &["rs"], &[]),
-        ]);
+        let mut graph =
+            graph(vec![owner, object("blocking", &["rs!"], &[]), object("other", &["rs"], &[])]);
         let none = Existence::default();
         assert_eq!(decide(&graph, "rs", &none), Decision::Wait(uids(&["blocking"])));
         assert_eq!(decide(&graph, "blocking", &none), BACKGROUND);
@@ -232,10 +231,8 @@ mod tests {
 
     #[test]
     fn ring_does_not_wait_for_itself() {
-        let graph = graph(vec![
-            deleting(object("a", &["b!"], &[FOREGROUND])),
-            object("b", &["a!"], &[]),
-        ]);
+        let graph =
+            graph(vec![deleting(object("a", &["b!"], &[FOREGROUND])), object("b", &["a!"], &[])]);
         assert_eq!(decide(&graph, "b", &Existence::default()), Decision::Unblock);
     }
 
@@ -268,7 +265,10 @@ mod tests {
     fn changes_name_the_objects_to_look_at() {
         let mut graph = graph(vec![object("rs", &[], &[])]);
         assert!(graph.observe(object("pod", &["rs"], &[])).is_empty(), "its owner is there");
-        assert_eq!(graph.observe(object("stray", &["x"], &[])), uids(&["stray"]).into_iter().collect());
+        assert_eq!(
+            graph.observe(object("stray", &["x"], &[])),
+            uids(&["stray"]).into_iter().collect()
+        );
         let waiting = graph.observe(deleting(object("rs", &[], &[FOREGROUND])));
         assert_eq!(waiting, uids(&["pod", "rs"]).into_iter().collect());
         let released = graph.observe(object("pod", &[], &[]));

@@ -85,7 +85,11 @@ impl Shared {
     }
 
     /// The resource of this kind; the version does not matter.
-    pub(super) fn resource_of_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Discovered>> {
+    pub(super) fn resource_of_kind(
+        &self,
+        api_version: &str,
+        kind: &str,
+    ) -> Option<Arc<Discovered>> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         let resources = self.resources.read();
         let mut all = resources.values();

@@ -27,9 +27,7 @@ pub(in crate::cluster) fn register(setup: &mut Setup) {
     let queue = setup.queue();
     let shared = Arc::new(Shared::default());
     let rescan = shared.clone();
-    setup
-        .informer::<CustomResourceDefinition>()
-        .on_change(move |_| rescan.rescan.notify_one());
+    setup.informer::<CustomResourceDefinition>().on_change(move |_| rescan.rescan.notify_one());
     let monitors =
         Monitors { client: setup.client(), shared: shared.clone(), queue: queue.clone() };
     setup.task("garbage-monitors", monitors);
@@ -150,7 +148,8 @@ impl Collector {
     }
 
     async fn drop_owners(&self, object: &Object, uids: &[Uid]) -> Result<(), SyncError> {
-        let rest: Vec<_> = object.owners.iter().filter(|owner| !uids.contains(&owner.uid)).collect();
+        let rest: Vec<_> =
+            object.owners.iter().filter(|owner| !uids.contains(&owner.uid)).collect();
         self.patch(object, "ownerReferences", json!(rest)).await
     }
 

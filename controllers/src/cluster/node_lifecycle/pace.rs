@@ -86,7 +86,11 @@ mod tests {
             ("everything is down", nodes("a", 0, 3), None),
             ("most of a small zone is down", nodes("a", 2, 3), None),
             ("most of a large zone is down", nodes("a", 40, 60), Some(INTERVAL_DISRUPTED)),
-            ("a whole zone is down, another is not", [nodes("a", 0, 3), nodes("b", 3, 0)].concat(), Some(INTERVAL)),
+            (
+                "a whole zone is down, another is not",
+                [nodes("a", 0, 3), nodes("b", 3, 0)].concat(),
+                Some(INTERVAL),
+            ),
         ];
         for (name, nodes, expected) in cases {
             assert_eq!(interval(&(String::new(), "a".to_owned()), &nodes), expected, "{name}");

@@ -43,7 +43,8 @@ pub(super) fn heartbeat(node: &Node) -> Option<&Time> {
 
 /// The conditions of a node that has been silent for too long; `None` if they are so already.
 pub(super) fn conditions(node: &Node, now: Timestamp) -> Option<Vec<NodeCondition>> {
-    let present = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let present =
+        node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let unknown = |type_: &str| {
         let old = present.iter().find(|condition| condition.type_ == type_);
         let (reason, message) = match old {
@@ -78,16 +79,26 @@ mod tests {
         ]}}))
         .unwrap();
         let changed = conditions(&node, Timestamp::UNIX_EPOCH).unwrap();
-        let told: Vec<_> = changed.iter().map(|c| (c.type_.as_str(), c.reason.as_deref().unwrap())).collect();
-        assert_eq!(told, [
-            ("Ready", "NodeStatusUnknown"),
-            ("MemoryPressure", "NodeStatusUnknown"),
-            ("PIDPressure", "NodeStatusNeverUpdated"),
-        ]);
+        let told: Vec<_> =
+            changed.iter().map(|c| (c.type_.as_str(), c.reason.as_deref().unwrap())).collect();
+        assert_eq!(
+            told,
+            [
+                ("Ready", "NodeStatusUnknown"),
+                ("MemoryPressure", "NodeStatusUnknown"),
+                ("PIDPressure", "NodeStatusNeverUpdated"),
+            ]
+        );
         assert!(changed[0].last_heartbeat_time.is_some(), "the last sign of life stays visible");
         let mut silent = node;
         silent.status.as_mut().unwrap().conditions = Some(
-            REPORTED.map(|t| NodeCondition { type_: t.into(), status: "Unknown".into(), ..Default::default() }).into(),
+            REPORTED
+                .map(|t| NodeCondition {
+                    type_: t.into(),
+                    status: "Unknown".into(),
+                    ..Default::default()
+                })
+                .into(),
         );
         assert_eq!(conditions(&silent, Timestamp::UNIX_EPOCH), None);
     }
