@@ -8,6 +8,8 @@ pub(crate) mod network;
 pub(crate) mod snapshot;
 pub(crate) mod snapshot_stream;
 pub(crate) mod state_machine;
+#[cfg(test)]
+mod suite;
 mod types;
 
 pub(crate) use codec::{decode, encode};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pintle_mvcc::Reader;
 use pintle_store_api::{ReadError, pb};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::consensus::log::LogStore;
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// Whether the leader has answered lately.
     pub(crate) has_leader: watch::Sender<bool>,
+    /// The member is stopping: streams end.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl std::fmt::Debug for Core {

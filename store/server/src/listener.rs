@@ -1,5 +1,7 @@
 //! Serves HTTP/1.1 and HTTP/2 on a port, with or without TLS. gRPC, health and metrics share it.
 
+mod authority;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::authority::MendAuthority;
+
 /// HTTP/2 receive windows: large enough that a log batch or a watch backlog is not sliced into
 /// round trips.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -21,8 +25,19 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// A dead connection is noticed after this and the time-out below.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long open requests may take to finish when the member stops.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// A handshake that takes longer is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How serving ends.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop {
+    /// Accept nothing more, let open requests finish for a moment.
+    pub(crate) gently: CancellationToken,
+    /// Drop every connection; only looked at after `gently`.
+    pub(crate) now: CancellationToken,
+}
 
 /// A bound port.
 pub(crate) struct Listener {
@@ -36,18 +51,18 @@ impl Listener {
         Ok(Self { listener: TcpListener::bind(address).await.map_err(named)?, tls })
     }
 
-    /// Serves until `shutdown`, then lets open requests finish.
-    pub(crate) async fn serve(self, router: Router, shutdown: CancellationToken) {
+    /// Serves until `stop` says so.
+    pub(crate) async fn serve(self, router: Router, stop: Stop) {
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
-                () = shutdown.cancelled() => break,
+                () = stop.gently.cancelled() => break,
             };
             match accepted {
                 Ok((stream, _)) => {
                     let (router, tls) = (router.clone(), self.tls.clone());
-                    connections.spawn(connection(stream, tls, router, shutdown.clone()));
+                    connections.spawn(connection(stream, tls, router, stop.clone()));
                 }
                 Err(error) => {
                     // Out of file descriptors, mostly: accepting again at once would spin.
@@ -61,26 +76,21 @@ impl Listener {
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    router: Router,
-    shutdown: CancellationToken,
-) {
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, stop: Stop) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
     let Some(tls) = tls else {
-        return http(stream, router, shutdown).await;
+        return http(stream, router, stop).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => http(stream, router, shutdown).await,
+        Ok(Ok(stream)) => http(stream, router, stop).await,
         Ok(Err(error)) => tracing::debug!(%error, "rejected connection"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
 }
 
-async fn http<S>(stream: S, router: Router, shutdown: CancellationToken)
+async fn http<S>(stream: S, router: Router, stop: Stop)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -94,13 +104,18 @@ where
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(MendAuthority::new(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
+        () = stop.gently.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection => ended,
+                () = tokio::time::sleep(DRAIN_MAX) => Ok(()),
+                () = stop.now.cancelled() => Ok(()),
+            }
         }
     };
     if let Err(error) = ended {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use openraft::SnapshotPolicy;
 use pintle_proto::raft::ClusterInfoRequest;
 use pintle_proto::raft::peer_server::PeerServer;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ use crate::handle::Handle;
 use crate::identity::Identity;
 use crate::leadership::Leadership;
 use crate::lease::Leases;
-use crate::listener::{Listener, resolve};
+use crate::listener::{Listener, Stop, resolve};
 use crate::peer::{Lane, PeerService, Peers};
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
@@ -36,8 +37,6 @@ use crate::{grpc, http, lease, members, metrics, proposer, read_index, tls};
 
 /// How long a stopping leader waits for its successor.
 const TRANSFER_MAX: Duration = Duration::from_secs(2);
-/// How long a stopping member waits for open requests.
-const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// Why a member did not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,18 +68,64 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Io { what, source }
 }
 
+/// The threads of a member. Consensus has its own, so that whatever else runs in the process (an
+/// apiserver that encodes a long list) cannot hold up a heartbeat.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
+
+/// One thread answers peers while another waits for a lock or copies a large message.
+const THREADS: usize = 2;
+
+impl Threads {
+    fn start() -> io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(THREADS).thread_name("store").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &tokio::runtime::Handle {
+        self.0.as_ref().expect("only taken when dropped").handle()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // The usual drop waits, which async code may not.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// A running member.
 #[derive(Debug)]
 pub struct Member {
     handle: Arc<Handle>,
-    shutdown: CancellationToken,
+    stop: Stop,
     tasks: TaskTracker,
     servers: Vec<JoinHandle<()>>,
+    threads: Threads,
 }
 
 /// Starts a member, which then serves its peers and clients in background tasks. Returns as soon as
 /// it runs; [`Member::ready`] tells when the cluster has a leader.
 pub async fn start(config: Config) -> Result<Member, StartError> {
+    let threads = Threads::start().map_err(failed("starting threads"))?;
+    let started = threads.handle().spawn(open(config)).await;
+    let crashed = |error: tokio::task::JoinError| StartError::Consensus(error.to_string());
+    let Running { handle, stop, tasks, servers } = started.map_err(crashed)??;
+    Ok(Member { handle, stop, tasks, servers, threads })
+}
+
+/// What [`build`] gives to the member.
+struct Running {
+    handle: Arc<Handle>,
+    stop: Stop,
+    tasks: TaskTracker,
+    servers: Vec<JoinHandle<()>>,
+}
+
+async fn open(config: Config) -> Result<Running, StartError> {
     let identity_path = member_dir(&config).join("identity");
     std::fs::create_dir_all(member_dir(&config)).map_err(failed("creating the data folder"))?;
     let identity = match Identity::load(&identity_path).map_err(failed("reading the identity"))? {
@@ -149,7 +194,7 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, StartError> {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_count),
         max_in_snapshot_log_to_keep: config.snapshot_catchup_entries,
         replication_lag_threshold: config.snapshot_catchup_entries.max(config.snapshot_count),
-        purge_batch_size: 256,
+        purge_batch_size: (config.snapshot_count / 4).clamp(1, 256),
         install_snapshot_timeout: 600_000,
         backoff: "20ms 40ms 80ms ...250ms".to_owned(),
         ..openraft::Config::default()
@@ -158,7 +203,7 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, StartError> {
     Ok(Arc::new(valid))
 }
 
-async fn build(config: Config, identity: Identity) -> Result<Member, StartError> {
+async fn build(config: Config, identity: Identity) -> Result<Running, StartError> {
     let dir = member_dir(&config);
     let raft_config = raft_config(&config)?;
     let peer_tls = peer_client_tls(&config)?;
@@ -200,6 +245,7 @@ async fn build(config: Config, identity: Identity) -> Result<Member, StartError>
         extend: Duration::from_millis(config.election_ms),
         timeout,
     };
+    let stop = Stop::default();
     let core = Arc::new(Core {
         identity,
         config,
@@ -214,10 +260,10 @@ async fn build(config: Config, identity: Identity) -> Result<Member, StartError>
         leases: driver.clone(),
         counters: Counters::default(),
         has_leader: watch::Sender::new(false),
+        shutdown: stop.gently.clone(),
     });
     let listeners = Listeners::bind(&core.config).await?;
 
-    let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
     let context = proposer::Context {
         raft: raft.clone(),
@@ -226,7 +272,7 @@ async fn build(config: Config, identity: Identity) -> Result<Member, StartError>
         applied: core.state.applied(),
         timeout,
     };
-    let run = |task| Background { shutdown: shutdown.clone(), tasks: &tasks }.spawn(task);
+    let run = |task| Background { shutdown: stop.gently.clone(), tasks: &tasks }.spawn(task);
     run(Box::pin(proposer::run(context, proposals)) as BoxedTask);
     let context = read_index::Context { raft, peers, leadership, timeout };
     run(Box::pin(read_index::run(context, reads)));
@@ -241,8 +287,8 @@ async fn build(config: Config, identity: Identity) -> Result<Member, StartError>
     tasks.close();
 
     let handle = Arc::new(Handle::new(core));
-    let servers = listeners.serve(&handle, &shutdown);
-    Ok(Member { handle, shutdown, tasks, servers })
+    let servers = listeners.serve(&handle, &stop);
+    Ok(Running { handle, stop, tasks, servers })
 }
 
 type BoxedTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -321,7 +367,7 @@ impl Listeners {
         })
     }
 
-    fn serve(self, handle: &Arc<Handle>, shutdown: &CancellationToken) -> Vec<JoinHandle<()>> {
+    fn serve(self, handle: &Arc<Handle>, stop: &Stop) -> Vec<JoinHandle<()>> {
         let core = handle.core();
         let service = PeerServer::new(PeerService::new(Arc::clone(core)))
             .max_decoding_message_size(crate::peer::MESSAGE_BYTES_MAX)
@@ -334,8 +380,7 @@ impl Listeners {
         let peers = self.peers.into_iter().map(|listener| (listener, peer_routes.clone()));
         let metrics = self.metrics.into_iter().map(|listener| (listener, metric_routes.clone()));
         let all = clients.chain(peers).chain(metrics);
-        all.map(|(listener, router)| tokio::spawn(listener.serve(router, shutdown.clone())))
-            .collect()
+        all.map(|(listener, router)| tokio::spawn(listener.serve(router, stop.clone()))).collect()
     }
 }
 
@@ -380,7 +425,7 @@ impl Member {
     pub async fn shutdown(self) {
         let core = Arc::clone(self.handle.core());
         hand_over(&core).await;
-        self.stop().await;
+        self.end().await;
         let reader = core.reader().clone();
         drop(core);
         match tokio::task::spawn_blocking(move || reader.flush()).await {
@@ -393,16 +438,15 @@ impl Member {
 
     /// Stops at once, as a crash would: nothing is handed over and nothing is flushed.
     pub async fn kill(self) {
-        self.servers.iter().for_each(JoinHandle::abort);
-        self.stop().await;
+        self.stop.now.cancel();
+        self.end().await;
     }
 
-    async fn stop(self) {
-        self.shutdown.cancel();
+    async fn end(self) {
+        self.stop.gently.cancel();
         for server in self.servers {
-            let abort = server.abort_handle();
-            if tokio::time::timeout(DRAIN_MAX, server).await.is_err() {
-                abort.abort();
+            if let Err(error) = server.await {
+                tracing::warn!(%error, "a server did not end cleanly");
             }
         }
         self.tasks.wait().await;

@@ -81,6 +81,11 @@ fn server(core: &Core, text: &mut Text) {
         "Commands that were not acknowledged.",
         counters.proposals_failed.load(Ordering::Relaxed),
     );
+    text.counter(
+        "etcd_server_snapshot_apply_total",
+        "Snapshots received from a leader and installed.",
+        core.state.installs.load(Ordering::Relaxed),
+    );
     text.0 += &format!(
         "# HELP etcd_server_version The version of the API.\n# TYPE etcd_server_version gauge\n\
          etcd_server_version{{server_version=\"{VERSION}\"}} 1\n"

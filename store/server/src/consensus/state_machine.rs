@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     state: Mutex<AppliedState>,
     /// The index of the last applied entry.
     applied: watch::Sender<u64>,
+    /// Snapshots installed since the start.
+    pub(crate) installs: AtomicU64,
 }
 
 impl Shared {
@@ -107,6 +110,7 @@ impl StateMachine {
             snapshots,
             applied: watch::Sender::new(state.index()),
             state: Mutex::new(state),
+            installs: AtomicU64::new(0),
         });
         // openraft sends one request and waits for its answer.
         let (requests, queue) = mpsc::channel(1);
@@ -263,6 +267,7 @@ impl Applier {
         let state = AppliedState::from_bytes(applied.as_ref()).map_err(corrupt)?;
         self.hub.reset();
         self.leases.reset();
+        self.shared.installs.fetch_add(1, Ordering::Relaxed);
         self.shared.set(state);
         Ok(())
     }

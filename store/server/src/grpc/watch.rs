@@ -79,6 +79,7 @@ enum Turn {
     Ready,
     Progress,
     NoLeader,
+    Stopped,
 }
 
 impl Sequencer {
@@ -108,6 +109,7 @@ impl Sequencer {
     async fn run(mut self, mut requests: Streaming<pb::WatchRequest>) {
         let mut dispatched = self.core.hub.dispatched();
         let mut has_leader = self.core.has_leader.subscribe();
+        let shutdown = self.core.shutdown.clone();
         loop {
             dispatched.borrow_and_update();
             if self.answer_progress().await.is_err() {
@@ -120,6 +122,7 @@ impl Sequencer {
                 _ = dispatched.changed(), if self.progress_asked.is_some() => continue,
                 _ = has_leader.wait_for(|has| !has), if self.needs_leader => Turn::NoLeader,
                 () = self.sender.closed() => return,
+                () = shutdown.cancelled() => Turn::Stopped,
             };
             if self.handle(turn).await.is_err() {
                 return;
@@ -141,16 +144,19 @@ impl Sequencer {
             Turn::Request(Some(Err(_)) | None) => Err(Closed),
             Turn::Ready => self.ready().await,
             Turn::Progress => self.tick().await,
-            Turn::NoLeader => {
-                // The client may be gone already.
-                drop(self.sender.send(Err(errors::transient(errors::NO_LEADER))).await);
-                Err(Closed)
-            }
+            Turn::NoLeader => self.fail(errors::NO_LEADER).await,
+            Turn::Stopped => self.fail(errors::STOPPED).await,
         }
     }
 
     async fn send(&self, response: pb::WatchResponse) -> Result<(), Closed> {
         self.sender.send(Ok(response)).await.map_err(|_| Closed)
+    }
+
+    /// Ends the stream with an error.
+    async fn fail(&self, reason: &str) -> Result<(), Closed> {
+        self.sender.send(Err(errors::transient(reason))).await.map_err(|_| Closed)?;
+        Err(Closed)
     }
 
     fn response(&self, watch_id: i64) -> pb::WatchResponse {

@@ -65,7 +65,9 @@ impl Peer for PeerService {
             peers.check(message.addressed.as_ref()).ok()?;
             append_from_pb(message).ok()
         };
-        let requests = tokio_stream::StreamExt::map_while(request.into_inner(), accept);
+        let shutdown = self.core.shutdown.clone().cancelled_owned();
+        let requests = request.into_inner().take_until(shutdown);
+        let requests = tokio_stream::StreamExt::map_while(requests, accept);
         let results = self.core.raft.stream_append(requests);
         let answers = results.map(|result| match result {
             Ok(result) => Ok(append_result_to_pb(&result)),

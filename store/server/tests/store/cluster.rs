@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pintle_store_api::{Store, WriteError};
 
-use crate::support::{Cluster, eventually, get, prefix_request, put};
+use crate::support::{Cluster, eventually, free_port, get, http_get, prefix_request, put};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_member_keeps_its_data_over_clean_stops_and_crashes() {
@@ -134,6 +134,7 @@ async fn a_member_that_lags_gets_a_snapshot() {
     let tweak = |config: &mut pintle_store::Config| {
         config.snapshot_count = 20;
         config.snapshot_catchup_entries = 5;
+        config.metrics_listen = Some(([127, 0, 0, 1], free_port()).into());
     };
     let mut cluster = Cluster::found(3, tweak).await;
     let lagging = cluster.follower().await;
@@ -148,6 +149,9 @@ async fn a_member_that_lags_gets_a_snapshot() {
     let handle = cluster.handle(lagging);
     let read = handle.range(prefix_request("k")).await.expect("readable");
     assert_eq!(read.count, 200);
+    let metrics = cluster.configs[lagging].metrics_listen.expect("given");
+    let metrics = http_get(metrics, "/metrics").await;
+    assert!(metrics.contains("\netcd_server_snapshot_apply_total 1\n"), "{metrics}");
     put(&*handle, "after", "1").await.expect("written");
     // It survives its own crash after the install, too.
     drop(handle);
@@ -172,4 +176,36 @@ async fn members_know_each_other_by_name_and_client_address() {
     for member in members {
         assert!(!member.is_learner);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_port_also_answers_health_checks() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let address = cluster.client_url(0).trim_start_matches("http://").parse().expect("an address");
+    let health = http_get(address, "/health").await;
+    assert!(health.contains(r#"{"health":"true","reason":""}"#), "{health}");
+    assert!(http_get(address, "/readyz").await.ends_with("ok\n"));
+    let version = http_get(address, "/version").await;
+    assert!(version.contains(pintle_store::VERSION), "{version}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_without_a_majority_refuses_instead_of_lying() {
+    let mut cluster = Cluster::found(3, |config| config.election_ms = 300).await;
+    put(&*cluster.handle(0), "a", "1").await.expect("written");
+    cluster.kill(1).await;
+    cluster.kill(2).await;
+    let handle = cluster.handle(0);
+    let write = put(&*handle, "a", "2").await.expect_err("no majority");
+    assert!(!matches!(write, WriteError::Rejected(_)), "{write}");
+    handle.range(crate::support::range_request("a")).await.expect_err("no linearizable read");
+    let mut stale = crate::support::range_request("a");
+    stale.serializable = true;
+    assert_eq!(handle.range(stale).await.expect("local").kvs[0].value, "1");
+    cluster.restart(1).await;
+    cluster.ready().await;
+    let value = get(&*handle, "a").await;
+    // The refused write may have been kept, if its outcome was unknown.
+    let kept = matches!(write, WriteError::Unknown(_)) && value.as_deref() == Some("2");
+    assert!(kept || value.as_deref() == Some("1"), "{write}: {value:?}");
 }

@@ -15,13 +15,13 @@ use tokio::time::Instant;
 /// Long enough for anything on a busy machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound").port()
 }
 
 /// Waits until `condition` gives something.
-pub async fn eventually<T, F>(what: &str, condition: impl Fn() -> F) -> T
+pub(crate) async fn eventually<T, F>(what: &str, condition: impl Fn() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -35,15 +35,15 @@ where
     }
 }
 
-pub struct Cluster {
-    pub configs: Vec<Config>,
+pub(crate) struct Cluster {
+    pub(crate) configs: Vec<Config>,
     members: Vec<Option<Member>>,
     _dir: TempDir,
 }
 
 impl Cluster {
     /// `count` members that have just been founded; `tweak` may change what they are told.
-    pub async fn found(count: usize, tweak: impl Fn(&mut Config)) -> Self {
+    pub(crate) async fn found(count: usize, tweak: impl Fn(&mut Config)) -> Self {
         let dir = tempfile::tempdir().expect("temporary folder");
         let name = |i: usize| format!("m{i}");
         let peers: Vec<String> =
@@ -75,26 +75,26 @@ impl Cluster {
         cluster
     }
 
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         for member in self.members.iter().flatten() {
             tokio::time::timeout(PATIENCE, member.ready()).await.expect("ready in time");
         }
     }
 
-    pub fn handle(&self, i: usize) -> Arc<Handle> {
+    pub(crate) fn handle(&self, i: usize) -> Arc<Handle> {
         self.members[i].as_ref().expect("runs").handle()
     }
 
-    pub fn client_url(&self, i: usize) -> String {
+    pub(crate) fn client_url(&self, i: usize) -> String {
         self.configs[i].listen_client_urls[0].clone()
     }
 
-    pub fn data_dir(&self, i: usize) -> PathBuf {
+    pub(crate) fn data_dir(&self, i: usize) -> PathBuf {
         self.configs[i].data_dir.clone()
     }
 
     /// The member that leads, waiting for one.
-    pub async fn leader(&self) -> usize {
+    pub(crate) async fn leader(&self) -> usize {
         eventually("a leader", || async {
             for (i, member) in self.members.iter().enumerate() {
                 let Some(member) = member else { continue };
@@ -109,7 +109,7 @@ impl Cluster {
         .await
     }
 
-    pub async fn follower(&self) -> usize {
+    pub(crate) async fn follower(&self) -> usize {
         let leader = self.leader().await;
         (0..self.members.len())
             .find(|i| *i != leader && self.members[*i].is_some())
@@ -117,16 +117,16 @@ impl Cluster {
     }
 
     /// Stops a member without any farewell.
-    pub async fn kill(&mut self, i: usize) {
+    pub(crate) async fn kill(&mut self, i: usize) {
         self.members[i].take().expect("runs").kill().await;
     }
 
-    pub async fn shutdown(&mut self, i: usize) {
+    pub(crate) async fn shutdown(&mut self, i: usize) {
         self.members[i].take().expect("runs").shutdown().await;
     }
 
     /// Starts a stopped member on its data.
-    pub async fn restart(&mut self, i: usize) {
+    pub(crate) async fn restart(&mut self, i: usize) {
         let config = self.configs[i].clone();
         let member = eventually("the data folder is free again", || async {
             start(config.clone()).await.ok()
@@ -136,7 +136,18 @@ impl Cluster {
     }
 }
 
-pub fn put_request(key: &str, value: &str) -> pb::PutRequest {
+/// What a plain HTTP server answers.
+pub(crate) async fn http_get(address: std::net::SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.expect("answered");
+    response
+}
+
+pub(crate) fn put_request(key: &str, value: &str) -> pb::PutRequest {
     pb::PutRequest {
         key: key.to_owned().into(),
         value: value.to_owned().into(),
@@ -144,35 +155,35 @@ pub fn put_request(key: &str, value: &str) -> pb::PutRequest {
     }
 }
 
-pub fn one(request: Request) -> pb::TxnRequest {
+pub(crate) fn one(request: Request) -> pb::TxnRequest {
     let op = pb::RequestOp { request: Some(request) };
     pb::TxnRequest { success: vec![op], ..Default::default() }
 }
 
 /// Writes a key; the revision of the write.
-pub async fn put(store: &dyn Store, key: &str, value: &str) -> Result<i64, WriteError> {
+pub(crate) async fn put(store: &dyn Store, key: &str, value: &str) -> Result<i64, WriteError> {
     let response = store.txn(one(Request::RequestPut(put_request(key, value)))).await?;
     Ok(response.header.expect("header").revision)
 }
 
-pub async fn delete(store: &dyn Store, key: &str) -> i64 {
+pub(crate) async fn delete(store: &dyn Store, key: &str) -> i64 {
     let request = pb::DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() };
     let response = store.txn(one(Request::RequestDeleteRange(request))).await.expect("deleted");
     response.header.expect("header").revision
 }
 
-pub fn range_request(key: &str) -> pb::RangeRequest {
+pub(crate) fn range_request(key: &str) -> pb::RangeRequest {
     pb::RangeRequest { key: key.to_owned().into(), ..Default::default() }
 }
 
-pub fn prefix_request(prefix: &str) -> pb::RangeRequest {
+pub(crate) fn prefix_request(prefix: &str) -> pb::RangeRequest {
     let range = pintle_store_api::KeyRange::prefix(prefix.to_owned().into());
     let range_end = range.end().cloned().expect("bounded");
     pb::RangeRequest { key: prefix.to_owned().into(), range_end, ..Default::default() }
 }
 
 /// The value of a key.
-pub async fn get(store: &dyn Store, key: &str) -> Option<String> {
+pub(crate) async fn get(store: &dyn Store, key: &str) -> Option<String> {
     let response = store.range(range_request(key)).await.expect("readable");
     let kv = response.kvs.into_iter().next()?;
     Some(String::from_utf8(kv.value.to_vec()).expect("text"))

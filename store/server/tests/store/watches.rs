@@ -1,1 +1,222 @@
-//! To come.
+//! The watch protocol on the wire, and what watchers may rely on under load.
+
+use std::collections::HashMap;
+
+use futures::StreamExt;
+use pintle_proto::etcdserverpb::watch_client::WatchClient;
+use pintle_store_api::pb::watch_request::RequestUnion;
+use pintle_store_api::{Store, WatchItem, pb};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::support::{Cluster, delete, put};
+
+struct Stream {
+    requests: mpsc::Sender<pb::WatchRequest>,
+    responses: Streaming<pb::WatchResponse>,
+}
+
+impl Stream {
+    async fn open(url: String) -> Self {
+        let (requests, queue) = mpsc::channel(16);
+        let mut client = WatchClient::connect(url).await.expect("connects");
+        let responses = client.watch(ReceiverStream::new(queue)).await.expect("opens");
+        Self { requests, responses: responses.into_inner() }
+    }
+
+    async fn send(&self, union: RequestUnion) {
+        let request = pb::WatchRequest { request_union: Some(union) };
+        self.requests.send(request).await.expect("open");
+    }
+
+    async fn create(&self, key: &str, create: pb::WatchCreateRequest) {
+        let key = key.to_owned().into();
+        self.send(RequestUnion::CreateRequest(pb::WatchCreateRequest { key, ..create })).await;
+    }
+
+    async fn next(&mut self) -> pb::WatchResponse {
+        let wait =
+            tokio::time::timeout(std::time::Duration::from_secs(20), self.responses.message());
+        wait.await.expect("in time").expect("no error").expect("not ended")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_are_given_from_zero_and_may_be_chosen_once() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let mut stream = Stream::open(cluster.client_url(0)).await;
+    stream.create("a", Default::default()).await;
+    let created = stream.next().await;
+    assert_eq!((created.watch_id, created.created), (0, true));
+    stream.create("b", pb::WatchCreateRequest { watch_id: 1, ..Default::default() }).await;
+    assert_eq!(stream.next().await.watch_id, 1);
+    stream.create("c", Default::default()).await;
+    assert_eq!(stream.next().await.watch_id, 2, "1 is taken");
+    stream.create("d", pb::WatchCreateRequest { watch_id: 1, ..Default::default() }).await;
+    let refused = stream.next().await;
+    assert!(refused.created && refused.canceled);
+    assert_eq!(refused.watch_id, -1);
+    assert_eq!(refused.cancel_reason, "mvcc: duplicate watch ID provided on the WatchStream");
+    let empty = pb::WatchCreateRequest { range_end: "a".into(), ..Default::default() };
+    stream.create("b", empty).await;
+    assert_eq!(stream.next().await.cancel_reason, "mvcc: watcher range is empty");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canceled_watcher_is_silent_and_the_others_go_on() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let handle = cluster.handle(0);
+    let mut stream = Stream::open(cluster.client_url(0)).await;
+    for _ in 0..2 {
+        stream.create("a", Default::default()).await;
+        assert!(stream.next().await.created);
+    }
+    stream.send(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 0 })).await;
+    let canceled = stream.next().await;
+    assert_eq!((canceled.watch_id, canceled.canceled), (0, true));
+    put(&*handle, "a", "1").await.expect("written");
+    let event = stream.next().await;
+    assert_eq!((event.watch_id, event.events.len()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compacted_start_is_canceled_with_the_floor() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let handle = cluster.handle(0);
+    for i in 0..10 {
+        put(&*handle, "a", &i.to_string()).await.expect("written");
+    }
+    handle.compact(pb::CompactionRequest { revision: 8, physical: false }).await.expect("done");
+    let mut stream = Stream::open(cluster.client_url(0)).await;
+    stream.create("a", pb::WatchCreateRequest { start_revision: 3, ..Default::default() }).await;
+    assert!(stream.next().await.created);
+    let canceled = stream.next().await;
+    assert!(canceled.canceled);
+    assert_eq!(canceled.compact_revision, 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_on_request_covers_the_whole_stream() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let handle = cluster.handle(0);
+    let mut stream = Stream::open(cluster.client_url(0)).await;
+    stream.create("a", Default::default()).await;
+    assert!(stream.next().await.created);
+    let revision = put(&*handle, "b", "1").await.expect("written");
+    stream.send(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+    let progress = stream.next().await;
+    assert_eq!(progress.watch_id, -1);
+    assert!(progress.events.is_empty());
+    assert!(progress.header.expect("header").revision >= revision);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_revisions_are_fragmented_on_request() {
+    let cluster = Cluster::found(1, |config| config.max_request_bytes = 1 << 20).await;
+    let handle = cluster.handle(0);
+    let mut stream = Stream::open(cluster.client_url(0)).await;
+    let create = pb::WatchCreateRequest {
+        range_end: "b".into(),
+        fragment: true,
+        prev_kv: true,
+        ..Default::default()
+    };
+    stream.create("a", create).await;
+    assert!(stream.next().await.created);
+    let value = "x".repeat(240 << 10);
+    // Twice, so that the second revision also carries the previous values.
+    for _ in 0..2 {
+        let ops = (0..4).map(|i| {
+            let put = crate::support::put_request(&format!("a{i}"), &value);
+            pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }
+        });
+        let txn = pb::TxnRequest { success: ops.collect(), ..Default::default() };
+        handle.txn(txn).await.expect("written");
+    }
+    let mut responses = Vec::new();
+    let mut events = 0;
+    while events < 8 {
+        let response = stream.next().await;
+        events += response.events.len();
+        responses.push(response);
+    }
+    assert!(responses.iter().any(|response| response.fragment), "nothing was fragmented");
+    assert!(!responses.last().expect("some").fragment, "the last part says so");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_watcher_sees_every_event_of_its_range_once_and_in_order() {
+    let cluster = Cluster::found(3, |_| {}).await;
+    let writer = cluster.handle(cluster.leader().await);
+    let first = put(&*writer, "load/0/start", "x").await.expect("written");
+    let watchers: Vec<_> = (0..12)
+        .map(|n| {
+            let handle = cluster.handle(n % 3);
+            // Some from the start, some later; some of everything, some of one prefix.
+            let prefix = if n % 2 == 0 { "load/".to_owned() } else { format!("load/{}/", n % 4) };
+            let start = if n < 6 { first } else { first + 50 };
+            tokio::spawn(async move {
+                let range = crate::support::prefix_request(&prefix);
+                let request = pb::WatchCreateRequest {
+                    key: range.key,
+                    range_end: range.range_end,
+                    start_revision: start,
+                    ..Default::default()
+                };
+                let mut stream = handle.watch(request).await.expect("watches");
+                let mut seen = Vec::new();
+                while let Some(item) = stream.next().await {
+                    let WatchItem::Events { events, .. } = item.expect("no error") else {
+                        continue;
+                    };
+                    for event in events.iter() {
+                        let kv = event.kv.as_ref().expect("key");
+                        if kv.value == "end" {
+                            return (prefix, start, seen);
+                        }
+                        seen.push((kv.mod_revision, kv.key.clone()));
+                    }
+                }
+                panic!("ended early");
+            })
+        })
+        .collect();
+    let mut written = vec![(first, "load/0/start".to_owned())];
+    let writers: Vec<_> = (0..4)
+        .map(|n| {
+            let handle = cluster.handle(n % 3);
+            tokio::spawn(async move {
+                let mut written = Vec::new();
+                for i in 0..100 {
+                    let key = format!("load/{n}/{i}");
+                    let revision = put(&*handle, &key, "v").await.expect("written");
+                    written.push((revision, key.clone()));
+                    if i % 10 == 0 {
+                        written.push((delete(&*handle, &key).await, key));
+                    }
+                }
+                written
+            })
+        })
+        .collect();
+    for writer in writers {
+        written.extend(writer.await.expect("writer"));
+    }
+    written.sort();
+    for n in 0..4 {
+        put(&*writer, &format!("load/{n}/~"), "end").await.expect("written");
+    }
+    let mut by_watcher: HashMap<String, usize> = HashMap::new();
+    for watcher in watchers {
+        let (prefix, start, seen) = watcher.await.expect("watcher");
+        let expected: Vec<(i64, bytes::Bytes)> = written
+            .iter()
+            .filter(|(revision, key)| *revision >= start && key.starts_with(&prefix))
+            .map(|(revision, key)| (*revision, key.clone().into()))
+            .collect();
+        assert_eq!(seen, expected, "{prefix} from {start}");
+        *by_watcher.entry(prefix).or_default() += seen.len();
+    }
+    assert!(by_watcher.values().all(|count| *count > 0));
+}

@@ -93,6 +93,9 @@ impl Tail {
 
     pub(super) fn truncate_after(&mut self, last: Option<LogId>) {
         let keep = next(last);
+        if keep >= next(self.last) {
+            return;
+        }
         while self.entries.back().is_some_and(|entry| entry.index() >= keep) {
             let dropped = self.entries.pop_back().expect("just looked at");
             self.bytes -= size(&dropped);

@@ -1,0 +1,38 @@
+//! openraft's own suite for log stores and state machines, on ours.
+
+use std::io;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt;
+use tempfile::TempDir;
+
+use super::log::LogStore;
+use super::snapshot::SnapshotStore;
+use super::state_machine::StateMachine;
+use super::types::TypeConfig;
+use crate::lease::Leases;
+use crate::watch::Hub;
+
+struct Builder;
+
+fn open() -> io::Result<(TempDir, LogStore, StateMachine)> {
+    let dir = tempfile::tempdir()?;
+    let log = LogStore::open(&dir.path().join("log"))?;
+    let snapshots = SnapshotStore::open(dir.path().join("snap"))?;
+    let options = pintle_mvcc::Options::default();
+    let state = dir.path().join("state");
+    let machine = StateMachine::open(&state, options, snapshots, Hub::new, Leases::new())?;
+    Ok((dir, log, machine))
+}
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        Ok(open().expect("opens in a temporary folder"))
+    }
+}
+
+#[test]
+fn log_and_state_machine_pass_the_suite_of_openraft() {
+    TypeConfig::run(async { Suite::test_all(Builder).await.expect("the suite passes") });
+}
