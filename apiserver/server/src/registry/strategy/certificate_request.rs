@@ -44,7 +44,12 @@ impl Strategy for CertificateRequest {
         Ok(())
     }
 
-    fn merge_subresource(&self, cx: &Context, object: &Value, old: &Value) -> Option<ApiResult<Value>> {
+    fn merge_subresource(
+        &self,
+        cx: &Context,
+        object: &Value,
+        old: &Value,
+    ) -> Option<ApiResult<Value>> {
         let now = pintle_machinery::time::format(jiff::Timestamp::now());
         match cx.subresource.as_str() {
             "approval" => Some(Ok(with_conditions(object, old, true, &now))),
@@ -85,7 +90,9 @@ fn timed(mut condition: Value, held: Option<&Value>, now: &str) -> Value {
     }
     if condition.get("lastTransitionTime").is_none_or(Value::is_null) {
         condition["lastTransitionTime"] = match held {
-            Some(held) if held["status"] == condition["status"] => held["lastTransitionTime"].clone(),
+            Some(held) if held["status"] == condition["status"] => {
+                held["lastTransitionTime"].clone()
+            }
             _ => now.into(),
         };
     }
@@ -123,8 +130,12 @@ mod tests {
         assert_eq!(approved["status"]["conditions"][0]["lastUpdateTime"], NOW);
         let signed = with_certificate(&wish, &approved, NOW);
         assert_eq!(signed["status"]["certificate"], "x");
-        let types: Vec<&str> =
-            signed["status"]["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
+        let types: Vec<&str> = signed["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["type"].as_str().unwrap())
+            .collect();
         assert_eq!(types, ["Approved", "Failed"]);
     }
 }

@@ -44,7 +44,12 @@ impl Strategy for Namespace {
         Ok(())
     }
 
-    fn merge_subresource(&self, cx: &Context, object: &Value, old: &Value) -> Option<ApiResult<Value>> {
+    fn merge_subresource(
+        &self,
+        cx: &Context,
+        object: &Value,
+        old: &Value,
+    ) -> Option<ApiResult<Value>> {
         if cx.subresource != "finalize" {
             return None;
         }

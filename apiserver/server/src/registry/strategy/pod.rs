@@ -2,7 +2,7 @@
 
 mod qos;
 
-use pintle_machinery::object;
+use pintle_machinery::{ErrorList, object};
 use serde_json::{Value, json};
 
 use super::{Context, Grace, Strategy};
@@ -28,6 +28,14 @@ impl Strategy for Pod {
         }
         pod["status"] = status;
         Ok(())
+    }
+
+    fn validate_update(&self, cx: &Context, pod: &Value, old: &Value) -> ErrorList {
+        if cx.subresource.is_empty() {
+            pintle_machinery::validation::validate_pod_object_update(pod, old)
+        } else {
+            ErrorList::new()
+        }
     }
 
     fn merge_subresource(
@@ -77,7 +85,9 @@ fn with_resources(pod: &Value, old: &Value) -> Value {
         let wanted = object::get_list(pod, &["spec", list]);
         let stored = merged["spec"].get_mut(list).and_then(Value::as_array_mut);
         for container in stored.into_iter().flatten() {
-            let Some(new) = wanted.iter().find(|new| new["name"] == container["name"]) else { continue };
+            let Some(new) = wanted.iter().find(|new| new["name"] == container["name"]) else {
+                continue;
+            };
             for field in ["resources", "resizePolicy"] {
                 match new.get(field) {
                     Some(value) => container[field] = value.clone(),
@@ -95,7 +105,9 @@ fn with_resources(pod: &Value, old: &Value) -> Value {
 fn with_status(pod: &Value, old: &Value) -> Value {
     let mut merged = with_metadata(pod, old);
     let mut status = pod.get("status").cloned().unwrap_or_else(|| json!({}));
-    if let (Value::Object(status), Some(class)) = (&mut status, object::get(old, &["status", "qosClass"])) {
+    if let (Value::Object(status), Some(class)) =
+        (&mut status, object::get(old, &["status", "qosClass"]))
+    {
         status.insert("qosClass".into(), class.clone());
     }
     merged["status"] = status;
@@ -106,7 +118,14 @@ fn with_status(pod: &Value, old: &Value) -> Value {
 pub(super) fn with_metadata(object: &Value, old: &Value) -> Value {
     let mut merged = old.clone();
     let metadata = object::metadata_mut(&mut merged);
-    for field in ["managedFields", "labels", "annotations", "finalizers", "ownerReferences", "resourceVersion"] {
+    for field in [
+        "managedFields",
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+        "resourceVersion",
+    ] {
         match object.get("metadata").and_then(|metadata| metadata.get(field)) {
             Some(value) => metadata.insert(field.into(), value.clone()),
             None => metadata.remove(field),

@@ -91,7 +91,12 @@ impl Strategy for Role {
         check_role(cx, role).await
     }
 
-    async fn prepare_for_update(&self, cx: &Context, role: &mut Value, old: &Value) -> ApiResult<()> {
+    async fn prepare_for_update(
+        &self,
+        cx: &Context,
+        role: &mut Value,
+        old: &Value,
+    ) -> ApiResult<()> {
         let same = |field: &str| role.get(field) == old.get(field);
         if same("rules") && same("aggregationRule") {
             return Ok(());
@@ -106,7 +111,8 @@ impl Strategy for Role {
 
 async fn check_binding(cx: &Context, binding: &Value) -> ApiResult<()> {
     let text = |field: &str| object::get_str(binding, &["roleRef", field]).to_owned();
-    let role = RoleRef { api_group: Some(text("apiGroup")), kind: text("kind"), name: text("name") };
+    let role =
+        RoleRef { api_group: Some(text("apiGroup")), kind: text("kind"), name: text("name") };
     let resource = if role.kind == "Role" { "roles" } else { "clusterroles" };
     if may(cx, "bind", resource, &role.name).await {
         return Ok(());

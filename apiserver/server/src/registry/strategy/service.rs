@@ -84,7 +84,6 @@ impl Service {
         give_back(cx, new, &owner_of(service)).await;
         Err(refusal(cx, service, field, value, error))
     }
-
 }
 
 /// What cannot be given back now is found by the repair loop.
@@ -110,7 +109,9 @@ impl Request<'_> {
         if !plan::needs_cluster_ip(service) || plan::cluster_ip(service) == plan::HEADLESS {
             return Ok(());
         }
-        let at = |error| (Path::new("spec").child("clusterIPs"), json!([plan::cluster_ip(service)]), error);
+        let at = |error| {
+            (Path::new("spec").child("clusterIPs"), json!([plan::cluster_ip(service)]), error)
+        };
         match plan::address(service) {
             Some(address) => {
                 if self.allocator.address(address, &self.owner, &self.owners).await.map_err(at)? {
@@ -185,7 +186,13 @@ fn node_port_path(service: &Value, node_port: u16) -> Path {
     }
 }
 
-fn refusal(cx: &Context, service: &Value, field: Path, value: Value, error: AllocateError) -> ApiError {
+fn refusal(
+    cx: &Context,
+    service: &Value,
+    field: Path,
+    value: Value,
+    error: AllocateError,
+) -> ApiError {
     let detail = match &error {
         AllocateError::Full => {
             return ApiError::internal_error(format!("failed to allocate {field}: {error}"));

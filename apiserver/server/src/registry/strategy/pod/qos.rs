@@ -14,7 +14,8 @@ pub(crate) fn class_of(pod: &Value) -> &'static str {
     if let Some(resources) = of_pod {
         return if is_guaranteed(resources) { "Guaranteed" } else { "Burstable" };
     }
-    let resources = |container: &'_ Value| container.get("resources").cloned().unwrap_or(Value::Null);
+    let resources =
+        |container: &'_ Value| container.get("resources").cloned().unwrap_or(Value::Null);
     if containers().all(|container| is_bare(&resources(container))) {
         "BestEffort"
     } else if containers().all(|container| is_guaranteed(&resources(container))) {
@@ -31,9 +32,9 @@ fn amount(resources: &Value, list: &str, name: &str) -> Option<Quantity> {
 
 /// No request and no limit of cpu or memory.
 fn is_bare(resources: &Value) -> bool {
-    ["requests", "limits"]
-        .into_iter()
-        .all(|list| ["cpu", "memory"].into_iter().all(|name| amount(resources, list, name).is_none()))
+    ["requests", "limits"].into_iter().all(|list| {
+        ["cpu", "memory"].into_iter().all(|name| amount(resources, list, name).is_none())
+    })
 }
 
 /// Both limits set, and each request, where there is one, equal to its limit.
@@ -63,7 +64,10 @@ mod tests {
             (json!([{"resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]), "Guaranteed"),
             (json!([{"resources": full}, {}]), "Burstable"),
             (json!([{"resources": {"limits": {"cpu": "1"}}}]), "Burstable"),
-            (json!([{"resources": {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}}}]), "Burstable"),
+            (
+                json!([{"resources": {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}}}]),
+                "Burstable",
+            ),
         ];
         for (containers, expected) in cases {
             let pod = json!({"spec": {"containers": containers}});

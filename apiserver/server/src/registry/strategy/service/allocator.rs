@@ -24,7 +24,9 @@ pub(crate) enum AllocateError {
     Full,
     #[error("provided IP is already allocated")]
     AddressTaken,
-    #[error("the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}")]
+    #[error(
+        "the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
+    )]
     AddressOutOfRange { address: Ipv4Addr, range: Ipv4Net },
     #[error("provided port is already allocated")]
     PortTaken,
@@ -215,6 +217,7 @@ impl Allocator {
 
 #[cfg(test)]
 mod tests {
+    use pintle_store_api::memory::Memory;
     use proptest::prelude::*;
 
     use super::*;
@@ -225,6 +228,61 @@ mod tests {
         assert_eq!(Ipv4Addr::from(band.first), Ipv4Addr::new(10, 96, 0, 1));
         assert_eq!(Ipv4Addr::from(band.dynamic), Ipv4Addr::new(10, 96, 1, 1));
         assert_eq!(Ipv4Addr::from(band.last), Ipv4Addr::new(10, 96, 255, 254));
+    }
+
+    fn allocator(store: &std::sync::Arc<Memory>, network: &str) -> Allocator {
+        Allocator::new(Claims::new(store.clone()), network.parse().unwrap())
+    }
+
+    fn owner(name: &str) -> Owner {
+        Owner { namespace: "t".into(), name: name.into(), uid: format!("{name}-uid") }
+    }
+
+    /// Says of every owner but one that it exists.
+    struct AllBut(&'static str);
+
+    #[async_trait::async_trait]
+    impl Owners for AllBut {
+        async fn exists(&self, owner: &Owner) -> bool {
+            owner.name != self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn members_hand_out_every_address_once_until_none_is_left() {
+        let store = Memory::new();
+        let members = [(); 3].map(|()| allocator(&store, "10.0.0.0/27"));
+        let wishes = (0..30).map(|i| {
+            let member = members[i % 3].clone();
+            async move { member.any_address(&owner(&format!("s{i}"))).await.unwrap() }
+        });
+        let mut given = futures::future::join_all(wishes).await;
+        given.sort_unstable();
+        given.dedup();
+        assert_eq!(given.len(), 30);
+        let full = members[0].any_address(&owner("late")).await;
+        assert!(matches!(full, Err(AllocateError::Full)), "{full:?}");
+        members[1].release([Claim::Address(given[7])], &owner("somebody")).await.unwrap();
+        assert!(members[0].any_address(&owner("late")).await.is_err(), "not the owner's release");
+        let held = members[2].claims().find(Claim::Address(given[7])).await.unwrap().unwrap();
+        members[1].release([held.claim], held.owner.as_ref().unwrap()).await.unwrap();
+        assert_eq!(members[0].any_address(&owner("late")).await.unwrap(), given[7]);
+    }
+
+    #[tokio::test]
+    async fn a_wanted_port_is_taken_kept_or_inherited() {
+        let store = Memory::new();
+        let member = allocator(&store, "10.0.0.0/24");
+        let (a, b, alive) = (owner("a"), owner("b"), AllBut(""));
+        assert!(member.node_port(30000, &a, &alive).await.unwrap());
+        assert!(!member.node_port(30000, &a, &alive).await.unwrap(), "it was ours before");
+        let taken = member.node_port(30000, &b, &alive).await;
+        assert!(matches!(taken, Err(AllocateError::PortTaken)), "{taken:?}");
+        assert!(member.node_port(30000, &b, &AllBut("a")).await.unwrap(), "its owner is gone");
+        let late = member.claims().release(Claim::NodePort(30000), &a).await;
+        assert!(late.is_ok() && member.claims().looks_taken(Claim::NodePort(30000)).await.unwrap());
+        let outside = member.node_port(29999, &a, &alive).await;
+        assert!(matches!(outside, Err(AllocateError::PortOutOfRange)), "{outside:?}");
     }
 
     proptest! {

@@ -151,7 +151,11 @@ impl Claims {
     }
 
     /// Creates the claim, or says who has it.
-    pub(crate) async fn acquire(&self, claim: Claim, owner: &Owner) -> Result<Acquired, ClaimError> {
+    pub(crate) async fn acquire(
+        &self,
+        claim: Claim,
+        owner: &Owner,
+    ) -> Result<Acquired, ClaimError> {
         let key = claim.key();
         let request = pb::TxnRequest {
             compare: vec![compare_revision(&key, pb::compare::CompareTarget::Create, 0)],

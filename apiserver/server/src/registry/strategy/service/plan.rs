@@ -26,7 +26,8 @@ pub(crate) fn needs_node_ports(service: &Value) -> bool {
     match service_type(service) {
         "NodePort" => true,
         "LoadBalancer" => {
-            object::get(service, &["spec", "allocateLoadBalancerNodePorts"]) != Some(&Value::Bool(false))
+            object::get(service, &["spec", "allocateLoadBalancerNodePorts"])
+                != Some(&Value::Bool(false))
         }
         _ => false,
     }
@@ -71,7 +72,9 @@ pub(crate) fn normalize(service: &mut Value) {
     let external = service_type(service) != "ClusterIP";
     let spec = spec_mut(service);
     if !needs_ip {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+        for field in
+            ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
+        {
             spec.remove(field);
         }
     } else {
@@ -241,15 +244,18 @@ mod tests {
         normalize(&mut headless);
         assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
         assert_eq!(address(&headless), None);
-        let mut external = service(json!({"type": "ExternalName", "externalName": "x", "clusterIP": ""}));
+        let mut external =
+            service(json!({"type": "ExternalName", "externalName": "x", "clusterIP": ""}));
         normalize(&mut external);
         assert_eq!(external["spec"], json!({"type": "ExternalName", "externalName": "x"}));
     }
 
     #[test]
     fn an_update_keeps_what_it_leaves_out() {
-        let old = service(json!({"type": "NodePort", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"],
-            "ports": [{"port": 80, "nodePort": 30080}, {"port": 53, "protocol": "UDP", "nodePort": 30053}]}));
+        let old = service(
+            json!({"type": "NodePort", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"],
+            "ports": [{"port": 80, "nodePort": 30080}, {"port": 53, "protocol": "UDP", "nodePort": 30053}]}),
+        );
         let mut new = service(json!({"type": "NodePort",
             "ports": [{"port": 53, "protocol": "UDP"}, {"port": 80}, {"port": 443}]}));
         carry_over(&mut new, &old);
@@ -260,8 +266,10 @@ mod tests {
 
     #[test]
     fn a_change_of_type_drops_what_is_not_needed() {
-        let old = service(json!({"type": "NodePort", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"],
-            "ports": [{"port": 80, "nodePort": 30080}]}));
+        let old = service(
+            json!({"type": "NodePort", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"],
+            "ports": [{"port": 80, "nodePort": 30080}]}),
+        );
         let mut new = old.clone();
         new["spec"]["type"] = "ClusterIP".into();
         carry_over(&mut new, &old);

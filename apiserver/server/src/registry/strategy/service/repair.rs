@@ -45,7 +45,8 @@ pub(crate) async fn repair(
     let failed = |error: &dyn std::fmt::Display| ApiError::service_unavailable(error.to_string());
     let held = allocator.claims().all().await.map_err(|error| failed(&error))?;
     let services = registry.list::<Service>("").await?;
-    let services: Vec<Value> = services.iter().filter_map(|s| serde_json::to_value(s).ok()).collect();
+    let services: Vec<Value> =
+        services.iter().filter_map(|s| serde_json::to_value(s).ok()).collect();
     claim_missing(allocator, registry, &services, &held).await;
     let mut found = HashMap::new();
     for held in orphans(&held, &services) {
