@@ -87,7 +87,11 @@ impl Chain {
     }
 
     /// The mutating pass.
-    pub async fn admit(&self, cx: &Context, attributes: &mut Attributes<'_>) -> Result<(), ApiError> {
+    pub async fn admit(
+        &self,
+        cx: &Context,
+        attributes: &mut Attributes<'_>,
+    ) -> Result<(), ApiError> {
         for plugin in &self.plugins {
             if plugin.handles(cx, attributes.operation) {
                 plugin.admit(cx, attributes).await?;
@@ -97,7 +101,11 @@ impl Chain {
     }
 
     /// The validating pass.
-    pub async fn validate(&self, cx: &Context, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    pub async fn validate(
+        &self,
+        cx: &Context,
+        attributes: &Attributes<'_>,
+    ) -> Result<(), ApiError> {
         for plugin in &self.plugins {
             if plugin.handles(cx, attributes.operation) {
                 plugin.validate(cx, attributes).await?;

@@ -101,7 +101,8 @@ async fn ensure(
     let gvk = GroupVersionKind::of(&wanted).unwrap_or_default();
     let resource =
         registry.mapper().by_kind(&gvk).cloned().ok_or_else(ApiError::resource_not_found)?;
-    let (namespace, name) = (object::namespace(&wanted).to_owned(), object::name(&wanted).to_owned());
+    let (namespace, name) =
+        (object::namespace(&wanted).to_owned(), object::name(&wanted).to_owned());
     let cached = registry.cache(&resource.group, &resource.plural).await?;
     let found = cached.snapshot().get(&namespace, &name).cloned();
     match found {
@@ -160,7 +161,8 @@ async fn reconcile_endpoints(config: &Config, registry: &Registry) -> ApiResult<
     let cache = registry.cache("discovery.k8s.io", "endpointslices").await?;
     let snapshot = cache.snapshot();
     let is_stale = |name: &str| {
-        (name == "kubernetes" || name.starts_with("kubernetes-")) && !names.iter().any(|n| n == name)
+        (name == "kubernetes" || name.starts_with("kubernetes-"))
+            && !names.iter().any(|n| n == name)
     };
     for slice in snapshot.range("default", "") {
         let of_api = slice.labels().and_then(|labels| labels.get("kubernetes.io/service-name"));

@@ -57,7 +57,8 @@ pub fn build(config: &Config, registry: &Registry) -> Result<Endpoints, ServeErr
     fn action(action: impl Action) -> Endpoint {
         Endpoint::Action(Arc::new(action))
     }
-    let signer = Arc::new(Signer::load(&config.service_account_issuer, &config.service_account_key)?);
+    let signer =
+        Arc::new(Signer::load(&config.service_account_issuer, &config.service_account_key)?);
     let accounts = ServiceAccounts::new(signer.clone(), registry.clone());
     let mut endpoints: Endpoints = vec![
         (("", "pods", "binding"), action(binding::Bindings)),
@@ -67,8 +68,14 @@ pub fn build(config: &Config, registry: &Registry) -> Result<Endpoints, ServeErr
         ((AUTHENTICATION, "tokenreviews", ""), action(TokenReviews::new(accounts))),
         ((AUTHENTICATION, "selfsubjectreviews", ""), action(SelfSubjectReviews)),
         ((AUTHORIZATION, "subjectaccessreviews", ""), action(reviews::SubjectAccessReviews)),
-        ((AUTHORIZATION, "localsubjectaccessreviews", ""), action(reviews::LocalSubjectAccessReviews)),
-        ((AUTHORIZATION, "selfsubjectaccessreviews", ""), action(reviews::SelfSubjectAccessReviews)),
+        (
+            (AUTHORIZATION, "localsubjectaccessreviews", ""),
+            action(reviews::LocalSubjectAccessReviews),
+        ),
+        (
+            (AUTHORIZATION, "selfsubjectaccessreviews", ""),
+            action(reviews::SelfSubjectAccessReviews),
+        ),
         ((AUTHORIZATION, "selfsubjectrulesreviews", ""), action(reviews::SelfSubjectRulesReviews)),
     ];
     endpoints.extend(node_proxy::endpoints(node_proxy::Backend::new(config)?));

@@ -72,7 +72,12 @@ struct PodStream {
 
 #[async_trait::async_trait]
 impl Connector for PodStream {
-    async fn connect(&self, cx: Context, info: RequestInfo, request: Request) -> ApiResult<Response> {
+    async fn connect(
+        &self,
+        cx: Context,
+        info: RequestInfo,
+        request: Request,
+    ) -> ApiResult<Response> {
         admit(&cx, json!({"kind": self.action.options_kind(), "apiVersion": "v1"})).await?;
         let pod = find_pod(&cx, &info.name).await?;
         let path = self.action.path(&cx, &pod, &info.query)?;
@@ -134,7 +139,14 @@ fn still_runs(pod: &Pod, action: Action) -> ApiResult<()> {
 /// The options of a log request, checked as upstream does.
 fn log_query(query: &Query) -> ApiResult<String> {
     const PASSED: [&str; 8] = [
-        "follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream",
+        "follow",
+        "previous",
+        "sinceSeconds",
+        "sinceTime",
+        "timestamps",
+        "tailLines",
+        "limitBytes",
+        "stream",
     ];
     let invalid = |field: &str, value: &str, why: &str| {
         let kind = pintle_machinery::GroupKind::new("", "PodLogOptions");
@@ -158,7 +170,11 @@ fn log_query(query: &Query) -> ApiResult<String> {
         }
     }
     if query.non_empty("sinceSeconds").is_some() && query.non_empty("sinceTime").is_some() {
-        return Err(invalid("sinceSeconds", "", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+        return Err(invalid(
+            "sinceSeconds",
+            "",
+            "at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ));
     }
     let passed: Vec<(&str, &str)> =
         PASSED.iter().filter_map(|key| query.non_empty(key).map(|value| (*key, value))).collect();
@@ -168,13 +184,17 @@ fn log_query(query: &Query) -> ApiResult<String> {
 /// `stdin=true&command=ls` in the agent's names: `input=1&command=ls`.
 fn stream_query(query: &Query) -> ApiResult<String> {
     let mut pairs = Vec::new();
-    for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+    for (ours, theirs) in
+        [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+    {
         if query.flag(ours) && query.non_empty(ours).is_some() {
             pairs.push((theirs, "1"));
         }
     }
     if !pairs.iter().any(|(name, _)| matches!(*name, "input" | "output" | "error")) {
-        return Err(ApiError::bad_request("you must specify at least one of stdin, stdout, stderr"));
+        return Err(ApiError::bad_request(
+            "you must specify at least one of stdin, stdout, stderr",
+        ));
     }
     pairs.extend(query.all("command").map(|word| ("command", word)));
     Ok(encode(&pairs))
@@ -214,7 +234,12 @@ struct Proxy {
 
 #[async_trait::async_trait]
 impl Connector for Proxy {
-    async fn connect(&self, cx: Context, info: RequestInfo, request: Request) -> ApiResult<Response> {
+    async fn connect(
+        &self,
+        cx: Context,
+        info: RequestInfo,
+        request: Request,
+    ) -> ApiResult<Response> {
         let kind = match self.kind {
             ProxyKind::Node => "NodeProxyOptions",
             ProxyKind::Pod => "PodProxyOptions",
@@ -260,23 +285,35 @@ impl Proxy {
             text => ports.iter().find(|port| {
                 port.name.as_deref() == Some(text)
                     || port.port.to_string() == text
-                    || port.target_port.as_ref().is_some_and(|p| matches!(p, IntOrString::String(s) if s == text))
+                    || port
+                        .target_port
+                        .as_ref()
+                        .is_some_and(|p| matches!(p, IntOrString::String(s) if s == text))
             }),
         };
-        let port_name = port
-            .map(|port| port.name.clone().unwrap_or_default())
-            .ok_or_else(|| ApiError::service_unavailable(format!("no service port {:?} found for service {:?}", wanted.port, wanted.name)))?;
+        let port_name =
+            port.map(|port| port.name.clone().unwrap_or_default()).ok_or_else(|| {
+                ApiError::service_unavailable(format!(
+                    "no service port {:?} found for service {:?}",
+                    wanted.port, wanted.name
+                ))
+            })?;
         let slices = cx.registry.list::<EndpointSlice>(&cx.namespace).await?;
         let slices: Vec<EndpointSlice> = slices
             .into_iter()
             .filter(|slice| {
                 let labels = slice.metadata.labels.as_ref();
-                labels.and_then(|l| l.get("kubernetes.io/service-name")).is_some_and(|n| n == wanted.name)
+                labels
+                    .and_then(|l| l.get("kubernetes.io/service-name"))
+                    .is_some_and(|n| n == wanted.name)
             })
             .collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         target::endpoint(&slices, &port_name, wanted.tls, turn).ok_or_else(|| {
-            ApiError::service_unavailable(format!("no endpoints available for service {:?}", wanted.name))
+            ApiError::service_unavailable(format!(
+                "no endpoints available for service {:?}",
+                wanted.name
+            ))
         })
     }
 }
@@ -387,7 +424,9 @@ async fn error_of(response: http::Response<Incoming>) -> ApiError {
         429 => ApiError::too_many_requests(text, 1),
         503 => ApiError::service_unavailable(text),
         500 => ApiError::internal_error(text),
-        code => ApiError::internal_error(format!("unexpected answer {code} of the backend: {text}")),
+        code => {
+            ApiError::internal_error(format!("unexpected answer {code} of the backend: {text}"))
+        }
     }
 }
 
@@ -397,20 +436,29 @@ mod tests {
 
     #[test]
     fn log_options_are_checked_and_passed_on() {
-        let query = Query::parse("container=a&follow=true&tailLines=10&sinceTime=2026-01-01T00%3A00%3A00Z&pretty=true");
+        let query = Query::parse(
+            "container=a&follow=true&tailLines=10&sinceTime=2026-01-01T00%3A00%3A00Z&pretty=true",
+        );
         assert_eq!(
             log_query(&query).unwrap(),
             "?follow=true&sinceTime=2026-01-01T00%3A00%3A00Z&tailLines=10"
         );
         assert_eq!(log_query(&Query::parse("")).unwrap(), "");
-        for (bad, code) in [("tailLines=-1", 422), ("limitBytes=0", 422), ("tailLines=x", 400), ("sinceSeconds=1&sinceTime=x", 422)] {
+        for (bad, code) in [
+            ("tailLines=-1", 422),
+            ("limitBytes=0", 422),
+            ("tailLines=x", 400),
+            ("sinceSeconds=1&sinceTime=x", 422),
+        ] {
             assert_eq!(log_query(&Query::parse(bad)).unwrap_err().code, code, "{bad}");
         }
     }
 
     #[test]
     fn stream_options_are_renamed_and_commands_kept_in_order() {
-        let query = Query::parse("command=sh&command=-c&command=echo+%26&stdin=true&stdout=true&stderr=false&tty=true");
+        let query = Query::parse(
+            "command=sh&command=-c&command=echo+%26&stdin=true&stdout=true&stderr=false&tty=true",
+        );
         assert_eq!(
             stream_query(&query).unwrap(),
             "?input=1&output=1&tty=1&command=sh&command=-c&command=echo%20%26"

@@ -70,7 +70,10 @@ pub(crate) struct Signer {
 
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer").field("issuer", &self.issuer).field("key_id", &self.key_id).finish()
+        f.debug_struct("Signer")
+            .field("issuer", &self.issuer)
+            .field("key_id", &self.key_id)
+            .finish()
     }
 }
 
@@ -160,7 +163,9 @@ impl Signer {
 pub(crate) enum TokenError {
     #[error("invalid bearer token: {0}")]
     Signature(#[from] jsonwebtoken::errors::Error),
-    #[error("invalid bearer token, token audiences {token:?} is invalid for the target audiences {wanted:?}")]
+    #[error(
+        "invalid bearer token, token audiences {token:?} is invalid for the target audiences {wanted:?}"
+    )]
     Audience { token: Vec<String>, wanted: Vec<String> },
     #[error("invalid bearer token, the subject does not match the service account")]
     Subject,
@@ -216,7 +221,8 @@ pub(crate) mod tests {
         let vault = ours.issue(claims(), vec!["vault".into()], now(), 600).unwrap();
         assert!(matches!(ours.verify(&vault, &audiences), Err(TokenError::Audience { .. })));
         assert!(ours.verify(&vault, &["vault".into()]).is_ok());
-        let foreign = signer("https://elsewhere").issue(claims(), audiences.clone(), now(), 600).unwrap();
+        let foreign =
+            signer("https://elsewhere").issue(claims(), audiences.clone(), now(), 600).unwrap();
         assert!(!ours.claims_issuer(&foreign));
         assert!(ours.verify("not.a.token", &audiences).is_err());
     }

@@ -60,7 +60,10 @@ impl Plugin for CertificateApproval {
         if may(cx, "approve", signer).await {
             return Ok(());
         }
-        Err(forbidden(cx, format!("user not permitted to approve requests with signerName \"{signer}\"")))
+        Err(forbidden(
+            cx,
+            format!("user not permitted to approve requests with signerName \"{signer}\""),
+        ))
     }
 }
 
@@ -87,7 +90,10 @@ impl Plugin for CertificateSigning {
         if may(cx, "sign", signer).await {
             return Ok(());
         }
-        Err(forbidden(cx, format!("user not permitted to sign requests with signerName \"{signer}\"")))
+        Err(forbidden(
+            cx,
+            format!("user not permitted to sign requests with signerName \"{signer}\""),
+        ))
     }
 }
 
@@ -121,9 +127,12 @@ impl Plugin for CertificateSubjectRestriction {
         let organizations = organizations(object::get_str(csr, &["spec", "request"]))
             .map_err(|why| forbidden(cx, why))?;
         if organizations.iter().any(|organization| organization == SYSTEM_PRIVILEGED_GROUP) {
-            return Err(forbidden(cx, format!(
-                "use of {client} signer with {SYSTEM_PRIVILEGED_GROUP} group is not allowed"
-            )));
+            return Err(forbidden(
+                cx,
+                format!(
+                    "use of {client} signer with {SYSTEM_PRIVILEGED_GROUP} group is not allowed"
+                ),
+            ));
         }
         Ok(())
     }
@@ -149,7 +158,8 @@ mod tests {
     fn organizations_of_a_request_are_read() {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
-        let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let pem =
+            params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
         assert_eq!(organizations(&STANDARD.encode(pem)).unwrap(), ["system:masters"]);
         assert!(organizations("bm90IGEgY3Ny").is_err());
     }

@@ -37,7 +37,8 @@ impl Plugin for DefaultIngressClass {
                 spec.insert("ingressClassName".into(), (*name).into());
             }
             several => {
-                let why = format!("{} default IngressClasses were found, only 1 allowed", several.len());
+                let why =
+                    format!("{} default IngressClasses were found, only 1 allowed", several.len());
                 return Err(ApiError::forbidden(&cx.group_resource(), &cx.name, why));
             }
         }
@@ -72,7 +73,10 @@ mod tests {
     #[test]
     fn only_marked_classes_are_defaults() {
         let class = |value: &str| -> IngressClass {
-            serde_json::from_value(json!({"metadata": {"name": "c", "annotations": {IS_DEFAULT: value}}})).unwrap()
+            serde_json::from_value(
+                json!({"metadata": {"name": "c", "annotations": {IS_DEFAULT: value}}}),
+            )
+            .unwrap()
         };
         assert_eq!(default_name(&class("true")), Some("c"));
         assert_eq!(default_name(&class("false")), None);

@@ -74,14 +74,21 @@ mod tests {
     fn a_pod_that_has_an_opinion_keeps_it() {
         let cases = [
             (json!([{"operator": "Exists"}]), 1),
-            (json!([{"key": TAINTS[0], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]), 2),
+            (
+                json!([{"key": TAINTS[0], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]),
+                2,
+            ),
             (json!([{"key": TAINTS[0], "operator": "Exists", "effect": "NoSchedule"}]), 3),
             (json!([{"key": "other", "operator": "Exists"}]), 3),
         ];
         for (tolerations, expected) in cases {
             let mut pod = json!({"spec": {"tolerations": tolerations}});
             tolerate(&mut pod);
-            assert_eq!(object::get_list(&pod, &["spec", "tolerations"]).len(), expected, "{tolerations}");
+            assert_eq!(
+                object::get_list(&pod, &["spec", "tolerations"]).len(),
+                expected,
+                "{tolerations}"
+            );
         }
     }
 }

@@ -72,17 +72,15 @@ fn items(range: &LimitRange) -> &[LimitRangeItem] {
 }
 
 fn parse(amounts: Option<&BTreeMap<String, Text>>) -> Amounts {
-    let parsed = |(name, text): (&String, &Text)| {
-        Some((name.clone(), Quantity::parse(&text.0).ok()?))
-    };
+    let parsed =
+        |(name, text): (&String, &Text)| Some((name.clone(), Quantity::parse(&text.0).ok()?));
     amounts.into_iter().flatten().filter_map(parsed).collect()
 }
 
 fn amounts_at(object: &Value, path: &[&str]) -> Amounts {
     let found = object::get(object, path).and_then(Value::as_object);
-    let parsed = |(name, value): (&String, &Value)| {
-        Some((name.clone(), Quantity::from_value(value).ok()?))
-    };
+    let parsed =
+        |(name, value): (&String, &Value)| Some((name.clone(), Quantity::from_value(value).ok()?));
     found.into_iter().flatten().filter_map(parsed).collect()
 }
 
@@ -217,7 +215,9 @@ fn check(
             (Some(request), _) if *request < min => {
                 wrong.push(format!("{bound}, but request is {request}"));
             }
-            (_, Some(limit)) if *limit < min => wrong.push(format!("{bound}, but limit is {limit}")),
+            (_, Some(limit)) if *limit < min => {
+                wrong.push(format!("{bound}, but limit is {limit}"))
+            }
             _ => {}
         }
     }
@@ -225,7 +225,9 @@ fn check(
         let bound = format!("maximum {name} usage per {kind} is {max}");
         match (requests.get(&name), limits.get(&name)) {
             (_, None) if has_limits => wrong.push(format!("{bound}.  No limit is specified")),
-            (_, Some(limit)) if *limit > max => wrong.push(format!("{bound}, but limit is {limit}")),
+            (_, Some(limit)) if *limit > max => {
+                wrong.push(format!("{bound}, but limit is {limit}"))
+            }
             (Some(request), _) if *request > max => {
                 wrong.push(format!("{bound}, but request is {request}"));
             }
@@ -241,7 +243,9 @@ fn check(
                     wrong.push(format!("{bound}, but provided ratio is {ratio:.6}"));
                 }
             }
-            (None, _) => wrong.push(format!("{bound}, but no request is specified or request is 0")),
+            (None, _) => {
+                wrong.push(format!("{bound}, but no request is specified or request is 0"))
+            }
             (_, None) => wrong.push(format!("{bound}, but no limit is specified or limit is 0")),
             _ => {}
         }
@@ -268,7 +272,9 @@ mod tests {
 
     #[test]
     fn defaults_fill_gaps_and_leave_a_note() {
-        let range = range(json!({"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"}}));
+        let range = range(
+            json!({"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"}}),
+        );
         let mut bare = pod(json!({}));
         set_defaults(&mut bare, &range);
         assert_eq!(
@@ -287,12 +293,25 @@ mod tests {
 
     #[test]
     fn bounds_are_held() {
-        let bounds = range(json!({"type": "Container", "min": {"cpu": "100m"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "4"}}));
+        let bounds = range(
+            json!({"type": "Container", "min": {"cpu": "100m"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "4"}}),
+        );
         let cases = [
             (json!({"requests": {"cpu": "200m"}, "limits": {"cpu": "800m"}}), vec![]),
-            (json!({"requests": {"cpu": "50m"}, "limits": {"cpu": "200m"}}), vec!["minimum cpu usage per Container is 100m, but request is 50m"]),
-            (json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "2"}}), vec!["maximum cpu usage per Container is 1, but limit is 2"]),
-            (json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "500m"}}), vec!["cpu max limit to request ratio per Container is 4, but provided ratio is 5.000000"]),
+            (
+                json!({"requests": {"cpu": "50m"}, "limits": {"cpu": "200m"}}),
+                vec!["minimum cpu usage per Container is 100m, but request is 50m"],
+            ),
+            (
+                json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "2"}}),
+                vec!["maximum cpu usage per Container is 1, but limit is 2"],
+            ),
+            (
+                json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "500m"}}),
+                vec![
+                    "cpu max limit to request ratio per Container is 4, but provided ratio is 5.000000",
+                ],
+            ),
         ];
         for (resources, expected) in cases {
             assert_eq!(wrong(&bounds, &pod(resources.clone())), expected, "{resources}");

@@ -34,7 +34,9 @@ impl Plugin for NamespaceLifecycle {
         let namespace = find(cx).await?;
         match namespace {
             None => Err(ApiError::not_found(&GroupResource::new("", "namespaces"), &cx.namespace)),
-            Some(namespace) if attributes.operation == Operation::Create && terminates(&namespace) => {
+            Some(namespace)
+                if attributes.operation == Operation::Create && terminates(&namespace) =>
+            {
                 Err(terminating(cx))
             }
             Some(_) => Ok(()),
@@ -71,7 +73,9 @@ fn terminates(namespace: &Namespace) -> bool {
 
 fn terminating(cx: &Context) -> ApiError {
     let namespace = &cx.namespace;
-    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let why = format!(
+        "unable to create new content in namespace {namespace} because it is being terminated"
+    );
     ApiError::forbidden(&cx.group_resource(), &cx.name, why).with_cause(Cause {
         reason: "NamespaceTerminating".into(),
         message: format!("namespace {namespace} is being terminated"),

@@ -99,7 +99,9 @@ impl NodeRestriction {
             )));
         }
         if pod.spec.and_then(|spec| spec.node_name).as_deref() != Some(node) {
-            return Ok(Err("node requested token bound to a pod scheduled on a different node".into()));
+            return Ok(Err(
+                "node requested token bound to a pod scheduled on a different node".into()
+            ));
         }
         Ok(Ok(()))
     }
@@ -127,13 +129,18 @@ fn mirror_pod(node: &str, pod: &Value) -> Result<(), String> {
         ));
     }
     if !runs_on(pod, node) {
-        return Err(format!("node \"{node}\" can only create pods with spec.nodeName set to itself"));
+        return Err(format!(
+            "node \"{node}\" can only create pods with spec.nodeName set to itself"
+        ));
     }
     if !object::get_str(pod, &["spec", "serviceAccountName"]).is_empty() {
-        return Err(format!("node \"{node}\" can not create pods that reference a service account"));
+        return Err(format!(
+            "node \"{node}\" can not create pods that reference a service account"
+        ));
     }
     for owner in object::owner_references(pod) {
-        if object::get_str(owner, &["kind"]) != "Node" || object::get_str(owner, &["name"]) != node {
+        if object::get_str(owner, &["kind"]) != "Node" || object::get_str(owner, &["name"]) != node
+        {
             return Err(format!(
                 "node \"{node}\" can only create pods with an owner reference set to itself"
             ));
@@ -285,7 +292,8 @@ mod tests {
     #[test]
     fn a_node_creates_bare_mirror_pods_of_its_own_only() {
         let pod = |node: &str, spec: Value| {
-            let mut pod = json!({"metadata": {"annotations": {MIRROR_ANNOTATION: "x"}}, "spec": spec});
+            let mut pod =
+                json!({"metadata": {"annotations": {MIRROR_ANNOTATION: "x"}}, "spec": spec});
             pod["spec"]["nodeName"] = node.into();
             pod
         };
@@ -303,12 +311,15 @@ mod tests {
         relabelled["metadata"]["labels"]["a"] = "2".into();
         let check = |node: &str, new: &Value| {
             let mut new = new.clone();
-            pod_status(node, &Attributes {
-                operation: Operation::Update,
-                object: Some(&mut new),
-                old_object: Some(&old),
-                options: &Value::Null,
-            })
+            pod_status(
+                node,
+                &Attributes {
+                    operation: Operation::Update,
+                    object: Some(&mut new),
+                    old_object: Some(&old),
+                    options: &Value::Null,
+                },
+            )
         };
         assert!(check("n1", &old).is_ok());
         assert!(check("n2", &old).is_err());

@@ -53,7 +53,9 @@ impl Plugin for Priority {
         match default_class(cx).await?.and_then(|class| class.metadata.name) {
             Some(other) if other != cx.name => Err(forbidden(
                 cx,
-                format!("PriorityClass {other} is already marked as default. Only one default can exist"),
+                format!(
+                    "PriorityClass {other} is already marked as default. Only one default can exist"
+                ),
             )),
             _ => Ok(()),
         }
@@ -72,7 +74,8 @@ async fn default_class(cx: &Context) -> ApiResult<Option<PriorityClass>> {
 }
 
 fn resolve(pod: &mut Value, class: Option<&PriorityClass>) -> Result<(), String> {
-    let (value, policy) = class.map_or((0, None), |c| (c.value.unwrap_or(0), c.preemption_policy.as_deref()));
+    let (value, policy) =
+        class.map_or((0, None), |c| (c.value.unwrap_or(0), c.preemption_policy.as_deref()));
     let policy = policy.unwrap_or("PreemptLowerPriority");
     let spec = object::entry_object(object::as_object_mut(pod), "spec");
     if let Some(given) = spec.get("priority").and_then(Value::as_i64)

@@ -43,7 +43,10 @@ fn apply(pod: &mut Value, class: &Class) -> Result<(), String> {
         let overhead = json!(fixed);
         match spec.get("overhead") {
             Some(given) if *given != overhead => {
-                return Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".into());
+                return Err(
+                    "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"
+                        .into(),
+                );
             }
             _ => spec.insert("overhead".into(), overhead),
         };
@@ -53,7 +56,10 @@ fn apply(pod: &mut Value, class: &Class) -> Result<(), String> {
     for (key, value) in scheduling.node_selector.iter().flatten() {
         match selector.get(key) {
             Some(given) if given != value => {
-                return Err(format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {}", given.as_str().unwrap_or_default()));
+                return Err(format!(
+                    "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {}",
+                    given.as_str().unwrap_or_default()
+                ));
             }
             _ => selector.insert(key.clone(), json!(value)),
         };

@@ -66,7 +66,8 @@ async fn find(cx: &Context, name: &str) -> ApiResult<Option<Account>> {
 
 fn account_name(pod: &Value) -> String {
     let name = object::get_str(pod, &["spec", "serviceAccountName"]);
-    let name = if name.is_empty() { object::get_str(pod, &["spec", "serviceAccount"]) } else { name };
+    let name =
+        if name.is_empty() { object::get_str(pod, &["spec", "serviceAccount"]) } else { name };
     if name.is_empty() { "default".to_owned() } else { name.to_owned() }
 }
 
@@ -127,7 +128,8 @@ fn mount_into(container: &mut Value, volume: &str) -> bool {
     if mounts.iter().any(|mount| object::get_str(mount, &["mountPath"]) == MOUNT_PATH) {
         return false;
     }
-    let mounts = object::as_object_mut(container).entry("volumeMounts").or_insert_with(|| json!([]));
+    let mounts =
+        object::as_object_mut(container).entry("volumeMounts").or_insert_with(|| json!([]));
     push(mounts, json!({"name": volume, "readOnly": true, "mountPath": MOUNT_PATH}));
     true
 }

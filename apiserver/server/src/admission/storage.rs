@@ -75,7 +75,8 @@ impl Plugin for StorageObjectInUseProtection {
             return Ok(());
         };
         if !object::has_finalizer(object, finalizer) {
-            let mut finalizers: Vec<String> = object::finalizers(object).map(str::to_owned).collect();
+            let mut finalizers: Vec<String> =
+                object::finalizers(object).map(str::to_owned).collect();
             finalizers.push(finalizer.to_owned());
             object::set_finalizers(object, finalizers);
         }

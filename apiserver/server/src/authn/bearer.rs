@@ -41,7 +41,11 @@ mod tests {
             (AUTHORIZATION, "bearer  abc ", Some("abc")),
             (AUTHORIZATION, "Basic abc", None),
             (AUTHORIZATION, "Bearer ", None),
-            (SEC_WEBSOCKET_PROTOCOL, "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj", Some("abc")),
+            (
+                SEC_WEBSOCKET_PROTOCOL,
+                "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj",
+                Some("abc"),
+            ),
             (SEC_WEBSOCKET_PROTOCOL, "v5.channel.k8s.io", None),
         ];
         for (name, value, expected) in cases {

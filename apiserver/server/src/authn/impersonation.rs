@@ -77,9 +77,9 @@ fn read(headers: &HeaderMap) -> ApiResult<Option<Wish>> {
     let others = !wish.groups.is_empty() || !wish.extra.is_empty() || !wish.uid.is_empty();
     match (wish.user.is_empty(), others) {
         (true, false) => Ok(None),
-        (true, true) => Err(ApiError::bad_request(
-            "requested impersonation without impersonating a user",
-        )),
+        (true, true) => {
+            Err(ApiError::bad_request("requested impersonation without impersonating a user"))
+        }
         (false, _) => Ok(Some(wish)),
     }
 }
@@ -199,7 +199,10 @@ mod tests {
             ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"]
         );
         let refused = impersonate(admin(), &wish, &MayImpersonate("users")).await.unwrap_err();
-        assert!(refused.message.contains("cannot impersonate resource \"serviceaccounts\""), "{refused}");
+        assert!(
+            refused.message.contains("cannot impersonate resource \"serviceaccounts\""),
+            "{refused}"
+        );
     }
 
     #[tokio::test]

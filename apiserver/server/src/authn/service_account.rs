@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::Metadata;
 use serde::de::DeserializeOwned;
 
 use super::{InvalidCredentials, UserInfo};
@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_pod_bound_token_tells_pod_and_node() {
-        let reference = |name: &str| ObjectReference { name: name.into(), uid: format!("{name}-uid") };
+        let reference =
+            |name: &str| ObjectReference { name: name.into(), uid: format!("{name}-uid") };
         let user = user_of(&Claims {
             jti: "id".into(),
             kubernetes: KubernetesClaims {
@@ -166,7 +167,8 @@ mod tests {
         assert_eq!(user.name, "system:serviceaccount:shop:robot");
         assert_eq!(user.uid, "robot-uid");
         assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:shop"]);
-        let extra = |key: &str| user.extra[&format!("authentication.kubernetes.io/{key}")][0].clone();
+        let extra =
+            |key: &str| user.extra[&format!("authentication.kubernetes.io/{key}")][0].clone();
         assert_eq!(extra("credential-id"), "JTI=id");
         assert_eq!(extra("pod-uid"), "p-uid");
         assert_eq!(extra("node-name"), "n");

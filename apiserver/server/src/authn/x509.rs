@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn common_name_is_the_user_and_organizations_are_groups() {
-        let user = user_of(&certificate(Some("system:node:n1"), &["system:nodes"])).unwrap().unwrap();
+        let user =
+            user_of(&certificate(Some("system:node:n1"), &["system:nodes"])).unwrap().unwrap();
         assert_eq!(user.name, "system:node:n1");
         assert_eq!(user.groups, ["system:nodes"]);
         let id = &user.extra["authentication.kubernetes.io/credential-id"][0];

@@ -128,7 +128,10 @@ fn references_of(pod: &Value) -> HashSet<Reference> {
 fn volume_references(pod: &Value, volume: &Value, add: &mut impl FnMut(Kind, &str)) {
     add(Kind::Secret, object::get_str(volume, &["secret", "secretName"]));
     add(Kind::ConfigMap, object::get_str(volume, &["configMap", "name"]));
-    add(Kind::PersistentVolumeClaim, object::get_str(volume, &["persistentVolumeClaim", "claimName"]));
+    add(
+        Kind::PersistentVolumeClaim,
+        object::get_str(volume, &["persistentVolumeClaim", "claimName"]),
+    );
     if volume.get("ephemeral").is_some() {
         let claim = format!("{}-{}", object::name(pod), object::get_str(volume, &["name"]));
         add(Kind::PersistentVolumeClaim, &claim);

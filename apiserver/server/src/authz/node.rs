@@ -55,7 +55,8 @@ impl NodeAuthorizer {
         let volume = self.registry.get::<PersistentVolume>("", volume).await.ok().flatten();
         let claim = volume.and_then(|v| v.spec).and_then(|spec| spec.claim_ref);
         let Some(claim) = claim else { return false };
-        let (namespace, name) = (claim.namespace.unwrap_or_default(), claim.name.unwrap_or_default());
+        let (namespace, name) =
+            (claim.namespace.unwrap_or_default(), claim.name.unwrap_or_default());
         self.graph.needs(node, Kind::PersistentVolumeClaim, &namespace, &name).await
     }
 }
@@ -85,9 +86,7 @@ impl Authorizer for NodeAuthorizer {
         if allowed {
             return allow();
         }
-        Decision::NoOpinion(format!(
-            "no relationship found between node '{node}' and this object"
-        ))
+        Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
     }
 
     async fn rules_for(&self, user: &UserInfo, _namespace: &str) -> Rules {
@@ -112,13 +111,19 @@ fn verdict(node: &str, attributes: &Attributes) -> Verdict {
         ("", "configmaps") => read_one(attributes, Kind::ConfigMap),
         ("", "persistentvolumeclaims") if attributes.subresource == "status" => {
             match attributes.verb.as_str() {
-                "update" | "patch" => named(attributes, Verdict::IfNeeded(Kind::PersistentVolumeClaim)),
+                "update" | "patch" => {
+                    named(attributes, Verdict::IfNeeded(Kind::PersistentVolumeClaim))
+                }
                 _ => refuse("can only get/update/patch this type"),
             }
         }
-        ("", "persistentvolumeclaims") => get_one(attributes, Verdict::IfNeeded(Kind::PersistentVolumeClaim)),
+        ("", "persistentvolumeclaims") => {
+            get_one(attributes, Verdict::IfNeeded(Kind::PersistentVolumeClaim))
+        }
         ("", "persistentvolumes") => get_one(attributes, Verdict::IfVolumeNeeded),
-        ("resource.k8s.io", "resourceclaims") => get_one(attributes, Verdict::IfNeeded(Kind::ResourceClaim)),
+        ("resource.k8s.io", "resourceclaims") => {
+            get_one(attributes, Verdict::IfNeeded(Kind::ResourceClaim))
+        }
         ("", "serviceaccounts") => token(attributes),
         ("coordination.k8s.io", "leases") => lease(node, attributes),
         ("storage.k8s.io", "csinodes") => csi_node(node, attributes),
@@ -176,7 +181,9 @@ fn lease(node: &str, attributes: &Attributes) -> Verdict {
         return refuse("can only get, create, update, patch, or delete a node lease");
     }
     if attributes.namespace != NODE_LEASE_NAMESPACE {
-        return refuse(format!("can only access leases in the {NODE_LEASE_NAMESPACE:?} system namespace"));
+        return refuse(format!(
+            "can only access leases in the {NODE_LEASE_NAMESPACE:?} system namespace"
+        ));
     }
     // The name is unknown on create; the NodeRestriction admission plugin looks at it there.
     if verb != "create" && attributes.name != node {
@@ -201,13 +208,17 @@ fn csi_node(node: &str, attributes: &Attributes) -> Verdict {
 
 fn resource_slice(node: &str, attributes: &Attributes) -> Verdict {
     match attributes.verb.as_str() {
-        _ if !attributes.subresource.is_empty() => refuse("cannot authorize ResourceSlice subresources"),
+        _ if !attributes.subresource.is_empty() => {
+            refuse("cannot authorize ResourceSlice subresources")
+        }
         "create" => Verdict::Allow,
         "watch" | "list" | "deletecollection" => {
             if selects(&attributes.field_selector, "spec.nodeName", node) {
                 Verdict::Allow
             } else {
-                refuse("can only list/watch/deletecollection resourceslices with nodeName field selector")
+                refuse(
+                    "can only list/watch/deletecollection resourceslices with nodeName field selector",
+                )
             }
         }
         _ => refuse("can only create and list resourceslices"),
@@ -251,7 +262,8 @@ fn pod(node: &str, attributes: &Attributes) -> Verdict {
 /// Whether a conjunction of field requirements demands `field` to equal `value`.
 fn selects(selector: &str, field: &str, value: &str) -> bool {
     selector.split(',').any(|term| {
-        let (name, wanted) = term.split_once("==").or_else(|| term.split_once('=')).unwrap_or_default();
+        let (name, wanted) =
+            term.split_once("==").or_else(|| term.split_once('=')).unwrap_or_default();
         !name.ends_with('!') && name.trim() == field && wanted.trim() == value
     })
 }
@@ -297,7 +309,10 @@ mod tests {
             (ask("watch", "", "configmaps", "a", "c"), Some(IfNeeded(Kind::ConfigMap))),
             (ask("get", "", "persistentvolumes", "", "v"), Some(IfVolumeNeeded)),
             (ask("list", "", "persistentvolumes", "", ""), None),
-            (ask("create", "", "serviceaccounts/token", "a", "robot"), Some(IfNeeded(Kind::ServiceAccount))),
+            (
+                ask("create", "", "serviceaccounts/token", "a", "robot"),
+                Some(IfNeeded(Kind::ServiceAccount)),
+            ),
             (ask("get", "", "serviceaccounts", "a", "robot"), None),
             (ask("update", "coordination.k8s.io", "leases", "kube-node-lease", "n1"), Some(Allow)),
             (ask("update", "coordination.k8s.io", "leases", "kube-node-lease", "n2"), None),
@@ -326,7 +341,10 @@ mod tests {
     #[test]
     fn pods_are_listed_by_the_nodes_own_name_only() {
         let list = |selector: &str| {
-            verdict("n1", &Attributes { field_selector: selector.into(), ..ask("list", "", "pods", "", "") })
+            verdict(
+                "n1",
+                &Attributes { field_selector: selector.into(), ..ask("list", "", "pods", "", "") },
+            )
         };
         assert_eq!(list("spec.nodeName=n1"), Verdict::Allow);
         assert_eq!(list("status.phase!=Failed,spec.nodeName==n1"), Verdict::Allow);

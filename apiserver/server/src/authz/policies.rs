@@ -43,12 +43,8 @@ impl Rbac {
         {
             return Ok(current);
         }
-        let policies = Policies::new(
-            all(&cluster_roles),
-            all(&roles),
-            all(&cluster_bindings),
-            all(&bindings),
-        );
+        let policies =
+            Policies::new(all(&cluster_roles), all(&roles), all(&cluster_bindings), all(&bindings));
         let fresh = Arc::new((version, policies));
         self.current.store(Some(fresh.clone()));
         Ok(fresh)

@@ -63,10 +63,9 @@ impl Policies {
         for binding in cluster_bindings {
             let name = binding.metadata.name.unwrap_or_default();
             let role = binding.role_ref;
-            policies.cluster_bindings.add(
-                Binding { name, namespace: None, role },
-                binding.subjects.unwrap_or_default(),
-            );
+            policies
+                .cluster_bindings
+                .add(Binding { name, namespace: None, role }, binding.subjects.unwrap_or_default());
         }
         for binding in bindings {
             let namespace = binding.metadata.namespace.unwrap_or_default();
@@ -132,10 +131,7 @@ impl Grant<'_> {
             None => format!("ClusterRoleBinding {name:?}"),
             Some(namespace) => format!("RoleBinding \"{name}/{namespace}\""),
         };
-        format!(
-            "RBAC: allowed by {binding} of {} {:?} to {}",
-            role.kind, role.name, self.subject
-        )
+        format!("RBAC: allowed by {binding} of {} {:?} to {}", role.kind, role.name, self.subject)
     }
 }
 
@@ -286,7 +282,8 @@ mod tests {
 
     #[test]
     fn rules_for_a_namespace_join_both_scopes() {
-        let user = UserInfo { name: "eve".into(), groups: vec!["readers".into()], ..UserInfo::default() };
+        let user =
+            UserInfo { name: "eve".into(), groups: vec!["readers".into()], ..UserInfo::default() };
         assert_eq!(policies().rules_for(&user, "shop").len(), 3);
         assert_eq!(policies().rules_for(&user, "").len(), 1);
     }

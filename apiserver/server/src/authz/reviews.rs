@@ -105,7 +105,8 @@ async fn review_subject(
         errors.invalid(Path::new("spec").child("user"), "", why);
         return Err(invalid(cx, &errors));
     }
-    let (resource, url) = (spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
+    let (resource, url) =
+        (spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
     let question = question(cx, user, resource, url)?;
     Ok(answer(cx, &question).await)
 }
@@ -138,16 +139,20 @@ fn question(
             field_selector: field_selector(resource),
             label_selector: String::new(),
         }),
-        (None, Some(url)) => {
-            Ok(Attributes { user, verb: text(&url.verb), path: text(&url.path), ..Attributes::default() })
-        }
+        (None, Some(url)) => Ok(Attributes {
+            user,
+            verb: text(&url.verb),
+            path: text(&url.path),
+            ..Attributes::default()
+        }),
         (Some(_), Some(_)) => {
             let why = "cannot be specified in combination with resourceAttributes";
             errors.invalid(Path::new("spec").child("nonResourceAttributes"), Value::Null, why);
             Err(invalid(cx, &errors))
         }
         (None, None) => {
-            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            let why =
+                "exactly one of nonResourceAttributes or resourceAttributes must be specified";
             errors.invalid(Path::new("spec").child("resourceAttributes"), Value::Null, why);
             Err(invalid(cx, &errors))
         }
@@ -227,7 +232,10 @@ mod tests {
             {"key": "spec.nodeName", "operator": "In", "values": ["n1"]},
             {"key": "status.phase", "operator": "NotIn", "values": ["Failed"]},
         ]});
-        assert_eq!(field_selector(&attributes(requirements)), "spec.nodeName=n1,status.phase!=Failed");
+        assert_eq!(
+            field_selector(&attributes(requirements)),
+            "spec.nodeName=n1,status.phase!=Failed"
+        );
     }
 
     #[test]

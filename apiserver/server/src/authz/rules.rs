@@ -81,10 +81,11 @@ fn breakdown(rule: &PolicyRule) -> Vec<PolicyRule> {
                 };
                 match list(&rule.resource_names) {
                     [] => atoms.push(atom),
-                    names => atoms.extend(names.iter().map(|name| PolicyRule {
-                        resource_names: one(name),
-                        ..atom.clone()
-                    })),
+                    names => atoms.extend(
+                        names
+                            .iter()
+                            .map(|name| PolicyRule { resource_names: one(name), ..atom.clone() }),
+                    ),
                 }
             }
         }
@@ -180,7 +181,11 @@ mod tests {
             (rule("get", "core", "pods", ""), ask("get", "", "pods/log", "a"), false),
             (rule("get", "core", "pods/log", ""), ask("get", "", "pods/log", "a"), true),
             (rule("get", "core", "pods/log", ""), ask("get", "", "pods", "a"), false),
-            (rule("update", "*", "*/scale", ""), ask("update", "apps", "deployments/scale", "a"), true),
+            (
+                rule("update", "*", "*/scale", ""),
+                ask("update", "apps", "deployments/scale", "a"),
+                true,
+            ),
             (rule("update", "*", "*/scale", ""), ask("update", "apps", "deployments", "a"), false),
             (rule("*", "*", "*", ""), ask("escalate", "x.io", "things/sub", "a"), true),
             (rule("get", "core", "secrets", "a b"), ask("get", "", "secrets", "b"), true),
@@ -208,7 +213,10 @@ mod tests {
 
     #[test]
     fn covering_is_by_verb_resource_and_name() {
-        let owned = [rule("get list", "core apps", "pods deployments", ""), rule("get", "core", "secrets", "a")];
+        let owned = [
+            rule("get list", "core apps", "pods deployments", ""),
+            rule("get", "core", "secrets", "a"),
+        ];
         assert!(uncovered(&owned, &[rule("get", "core", "pods", "x")]).is_empty());
         assert!(uncovered(&owned, &[rule("list", "apps", "deployments pods", "")]).is_empty());
         assert_eq!(
@@ -219,7 +227,10 @@ mod tests {
         assert!(uncovered(&owned, &[rule("get", "core", "secrets", "a")]).is_empty());
         assert_eq!(uncovered(&owned, &[rule("get", "core", "secrets", "b")]).len(), 1);
         assert_eq!(uncovered(&owned, &[urls("get", "/metrics")]).len(), 1);
-        assert_eq!(uncovered(&[rule("get", "core", "pods", "")], &[rule("*", "core", "pods", "")]).len(), 1);
+        assert_eq!(
+            uncovered(&[rule("get", "core", "pods", "")], &[rule("*", "core", "pods", "")]).len(),
+            1
+        );
         assert!(uncovered(&[urls("get", "/apis/*")], &[urls("get", "/apis/x/*")]).is_empty());
     }
 

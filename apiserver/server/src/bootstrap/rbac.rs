@@ -108,10 +108,15 @@ mod tests {
 
     #[test]
     fn a_role_gains_only_what_it_lacks() {
-        let wanted = role(json!([{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}]));
-        let mut found = role(json!([{"verbs": ["get"], "apiGroups": ["*"], "resources": ["pods"]}]));
+        let wanted =
+            role(json!([{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}]));
+        let mut found =
+            role(json!([{"verbs": ["get"], "apiGroups": ["*"], "resources": ["pods"]}]));
         assert!(add_to_role(&mut found, &wanted).unwrap());
-        assert_eq!(found["rules"][1], json!({"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]}));
+        assert_eq!(
+            found["rules"][1],
+            json!({"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]})
+        );
         assert!(!add_to_role(&mut found, &wanted).unwrap());
     }
 
@@ -135,7 +140,8 @@ mod tests {
     #[test]
     fn a_binding_gains_subjects() {
         let wanted = json!({"metadata": {}, "subjects": [{"kind": "Group", "name": "a"}, {"kind": "User", "name": "b"}]});
-        let mut found = json!({"metadata": {}, "subjects": [{"kind": "Group", "name": "a", "apiGroup": "x"}]});
+        let mut found =
+            json!({"metadata": {}, "subjects": [{"kind": "Group", "name": "a", "apiGroup": "x"}]});
         assert!(add_to_binding(&mut found, &wanted));
         assert_eq!(found["subjects"].as_array().unwrap().len(), 2);
         assert!(!add_to_binding(&mut found, &wanted));

@@ -28,7 +28,9 @@ impl Action for Evictions {
         let eviction: Eviction = decode(object)?;
         let named = eviction.metadata.name.as_deref().unwrap_or_default();
         if !named.is_empty() && named != cx.name {
-            return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+            return Err(ApiError::bad_request(
+                "name in URL does not match name in Eviction object",
+            ));
         }
         let options = DeleteOptions::read(Some(&options), &Default::default())?;
         let dry_run = cx.dry_run || options.dry_run;
@@ -109,7 +111,8 @@ fn covers(budget: &PodDisruptionBudget, pod: &Pod) -> ApiResult<bool> {
 /// or always if the budget says so.
 fn ignores_budget(pod: &Pod, budget: &PodDisruptionBudget) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
-    let ready = conditions.unwrap_or_default().iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    let ready =
+        conditions.unwrap_or_default().iter().any(|c| c.type_ == "Ready" && c.status == "True");
     if ready {
         return false;
     }
@@ -130,7 +133,9 @@ fn spend(budget: &mut Value, pod: &str, now: &str) -> ApiResult<()> {
         }))
     };
     if status("observedGeneration") < object::generation(budget) {
-        return refused(format!("The disruption budget {name} is still being processed by the server."));
+        return refused(format!(
+            "The disruption budget {name} is still being processed by the server."
+        ));
     }
     let allowed = status("disruptionsAllowed");
     let resource = GroupResource::new("policy", "poddisruptionbudgets");
@@ -193,7 +198,9 @@ mod tests {
 
     #[test]
     fn a_budget_is_spent_one_by_one() {
-        let mut budget = budget(json!({"observedGeneration": 1, "disruptionsAllowed": 1, "desiredHealthy": 2, "currentHealthy": 3}));
+        let mut budget = budget(
+            json!({"observedGeneration": 1, "disruptionsAllowed": 1, "desiredHealthy": 2, "currentHealthy": 3}),
+        );
         spend(&mut budget, "p", NOW).unwrap();
         assert_eq!(budget["status"]["disruptionsAllowed"], 0);
         assert_eq!(budget["status"]["disruptedPods"], json!({"p": NOW}));
@@ -215,7 +222,10 @@ mod tests {
     #[test]
     fn unready_pods_go_by_policy() {
         let pod = |ready: &str| -> Pod {
-            serde_json::from_value(json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}})).unwrap()
+            serde_json::from_value(
+                json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}}),
+            )
+            .unwrap()
         };
         let budget = |policy: &str, healthy: i32| -> PodDisruptionBudget {
             serde_json::from_value(json!({
@@ -231,7 +241,11 @@ mod tests {
             ("False", "IfHealthyBudget", 1, false),
         ];
         for (ready, policy, healthy, expected) in cases {
-            assert_eq!(ignores_budget(&pod(ready), &budget(policy, healthy)), expected, "{ready} {policy} {healthy}");
+            assert_eq!(
+                ignores_budget(&pod(ready), &budget(policy, healthy)),
+                expected,
+                "{ready} {policy} {healthy}"
+            );
         }
     }
 

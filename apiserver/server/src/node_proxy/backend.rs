@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
-    SEC_WEBSOCKET_PROTOCOL, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -75,14 +75,18 @@ impl Backend {
         if !target.tls {
             return exchange(stream, request).await.map_err(|error| unreachable(&error));
         }
-        let name = ServerName::try_from(target.host.clone()).map_err(|error| unreachable(&error))?;
+        let name =
+            ServerName::try_from(target.host.clone()).map_err(|error| unreachable(&error))?;
         let stream =
             self.agent_tls.connect(name, stream).await.map_err(|error| unreachable(&error))?;
         exchange(stream, request).await.map_err(|error| unreachable(&error))
     }
 }
 
-async fn exchange<S>(stream: S, request: http::Request<Body>) -> hyper::Result<http::Response<Incoming>>
+async fn exchange<S>(
+    stream: S,
+    request: http::Request<Body>,
+) -> hyper::Result<http::Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -136,7 +140,17 @@ pub(super) fn forwarded_headers(headers: &HeaderMap, host: &Target) -> HeaderMap
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    let fixed = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, CONNECTION, UPGRADE, TE, TRAILER, TRANSFER_ENCODING, HOST];
+    let fixed = [
+        AUTHORIZATION,
+        PROXY_AUTHORIZATION,
+        COOKIE,
+        CONNECTION,
+        UPGRADE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        HOST,
+    ];
     for name in fixed.into_iter().chain(named).chain([HeaderName::from_static("keep-alive")]) {
         forwarded.remove(name);
     }
@@ -180,7 +194,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v)))
+            .collect()
     }
 
     fn target() -> Target {
@@ -211,7 +228,10 @@ mod tests {
                 ("connection", "Upgrade"),
                 ("upgrade", "websocket"),
                 ("sec-websocket-key", "k"),
-                ("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.YWJj, v5.channel.k8s.io"),
+                (
+                    "sec-websocket-protocol",
+                    "base64url.bearer.authorization.k8s.io.YWJj, v5.channel.k8s.io",
+                ),
             ]),
             &target(),
         );

@@ -30,7 +30,9 @@ pub(super) fn agent_of(node: &Node) -> ApiResult<Target> {
         .find_map(|kind| addresses.iter().find(|address| address.type_ == *kind))
         .map(|address| address.address.clone())
         .ok_or_else(|| {
-            ApiError::internal_error(format!("no preferred addresses found; known addresses: [] of node {name}"))
+            ApiError::internal_error(format!(
+                "no preferred addresses found; known addresses: [] of node {name}"
+            ))
         })?;
     let port = status
         .and_then(|status| status.daemon_endpoints.as_ref())
@@ -56,7 +58,8 @@ pub(super) fn container_of(pod: &Pod, wanted: &str) -> ApiResult<String> {
     let ephemeral: Vec<String> =
         spec.ephemeral_containers.iter().flatten().map(|c| c.name.clone()).collect();
     if !wanted.is_empty() {
-        let known = [&containers, &init, &ephemeral].into_iter().any(|l| l.iter().any(|c| c == wanted));
+        let known =
+            [&containers, &init, &ephemeral].into_iter().any(|l| l.iter().any(|c| c == wanted));
         return if known {
             Ok(wanted.to_owned())
         } else {
@@ -169,7 +172,10 @@ mod tests {
     use super::*;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec, "status": {"podIP": "10.244.0.5"}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "web"}, "spec": spec, "status": {"podIP": "10.244.0.5"}}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -177,12 +183,17 @@ mod tests {
         let one = pod(json!({"containers": [{"name": "a"}]}));
         assert_eq!(container_of(&one, "").unwrap(), "a");
         assert_eq!(container_of(&one, "a").unwrap(), "a");
-        assert_eq!(container_of(&one, "x").unwrap_err().message, "container x is not valid for pod web");
+        assert_eq!(
+            container_of(&one, "x").unwrap_err().message,
+            "container x is not valid for pod web"
+        );
     }
 
     #[test]
     fn several_containers_are_listed() {
-        let two = pod(json!({"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}));
+        let two = pod(
+            json!({"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}),
+        );
         let error = container_of(&two, "").unwrap_err();
         assert_eq!(error.code, 400);
         assert_eq!(
@@ -203,7 +214,10 @@ mod tests {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 10251}},
         }}))
         .unwrap();
-        assert_eq!(agent_of(&node).unwrap(), Target { host: "127.0.0.1".into(), port: 10251, tls: true });
+        assert_eq!(
+            agent_of(&node).unwrap(),
+            Target { host: "127.0.0.1".into(), port: 10251, tls: true }
+        );
         assert_eq!(agent_of(&Node::default()).unwrap_err().code, 500);
     }
 
@@ -225,9 +239,15 @@ mod tests {
 
     #[test]
     fn a_pods_port_is_found_by_number_name_or_order() {
-        let web = pod(json!({"containers": [{"name": "a", "ports": [{"containerPort": 8080, "name": "http"}, {"containerPort": 9090, "name": "metrics"}]}]}));
+        let web = pod(
+            json!({"containers": [{"name": "a", "ports": [{"containerPort": 8080, "name": "http"}, {"containerPort": 9090, "name": "metrics"}]}]}),
+        );
         for (wanted, port) in [("web", 8080), ("web:metrics", 9090), ("web:1234", 1234)] {
-            assert_eq!(pod_target(&web, &proxy_name(wanted).unwrap()).unwrap().port, port, "{wanted}");
+            assert_eq!(
+                pod_target(&web, &proxy_name(wanted).unwrap()).unwrap().port,
+                port,
+                "{wanted}"
+            );
         }
         assert!(pod_target(&web, &proxy_name("web:none").unwrap()).is_err());
     }

@@ -46,16 +46,14 @@ impl Action for TokenRequests {
         let claims = claims(cx, &spec).await?;
         let now = jiff::Timestamp::now().as_second();
         let audiences = spec.audiences.clone().unwrap_or_default();
-        let token = self
-            .signer
-            .issue(claims, audiences, now, seconds)
-            .map_err(|error| ApiError::internal_error(format!("failed to generate token: {error}")))?;
+        let token = self.signer.issue(claims, audiences, now, seconds).map_err(|error| {
+            ApiError::internal_error(format!("failed to generate token: {error}"))
+        })?;
         let expiration = jiff::Timestamp::from_second(now + seconds)
             .map_err(|error| ApiError::internal_error(error.to_string()))?;
         request.metadata.name.get_or_insert_with(|| cx.name.clone());
         request.metadata.namespace = Some(cx.namespace.clone());
-        request.metadata.creation_timestamp =
-            jiff::Timestamp::from_second(now).ok().map(Time);
+        request.metadata.creation_timestamp = jiff::Timestamp::from_second(now).ok().map(Time);
         request.spec = Some(spec);
         request.status = Some(TokenRequestStatus {
             expiration_timestamp: Some(Time(expiration)),
@@ -168,7 +166,9 @@ mod tests {
 
     #[test]
     fn a_token_lives_between_ten_minutes_and_a_century() {
-        for (seconds, fine) in [(599, false), (600, true), (3600, true), (1 << 32, true), ((1 << 32) + 1, false)] {
+        for (seconds, fine) in
+            [(599, false), (600, true), (3600, true), (1 << 32, true), ((1 << 32) + 1, false)]
+        {
             assert_eq!(check_seconds(seconds).is_ok(), fine, "{seconds}");
         }
         let error = check_seconds(1).unwrap_err();

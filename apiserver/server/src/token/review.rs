@@ -1,7 +1,8 @@
 //! `TokenReview`: whose token is this? `SelfSubjectReview`: who am I?
 
 use k8s_openapi::api::authentication::v1::{
-    SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo as Reviewed,
+    SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus,
+    UserInfo as Reviewed,
 };
 use serde_json::Value;
 
@@ -36,7 +37,9 @@ impl Action for TokenReviews {
     async fn create(&self, _cx: &Context, object: Value) -> ApiResult<Value> {
         let mut review: TokenReview = decode(object)?;
         if review.spec.token.is_empty() {
-            return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+            return Err(ApiError::bad_request(
+                "token is required for TokenReview in authentication",
+            ));
         }
         let audiences = review.spec.audiences.clone().unwrap_or_default();
         let status = match self.accounts.authenticate(&review.spec.token, &audiences).await {
