@@ -143,7 +143,7 @@ fn check_served(info: &RequestInfo, resource: &Resource) -> ApiResult<()> {
         resource.subresource(&info.subresource).map(|below| &below.verbs)
     };
     let Some(verbs) = verbs else { return Err(ApiError::resource_not_found()) };
-    if verbs.iter().any(|verb| *verb == info.verb) {
+    if verbs.contains(&info.verb) {
         return Ok(());
     }
     if validating_subresources(&resource.group, &resource.plural)

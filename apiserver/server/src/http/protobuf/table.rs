@@ -84,6 +84,7 @@ impl Kind {
         }
     }
 
+    #[cfg(test)]
     fn message(&self) -> Option<&str> {
         match self {
             Self::Message(name) => Some(name),
