@@ -10,7 +10,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::{Definitions, Schema, parse};
+use super::{Definitions, Schema, Type, parse};
 use crate::GroupVersionKind;
 use crate::resource::rows;
 
@@ -99,6 +99,10 @@ fn reshape(name: &str, schema: &mut Schema) {
     if free.iter().any(|suffix| name.ends_with(suffix)) {
         schema.preserve_unknown_fields = true;
         schema.validations = None;
+    }
+    // A default, an example or an enum member is any JSON; `items` and the like have several shapes.
+    if name.contains(".apiextensions.v1.JSON") && !name.ends_with("JSONSchemaProps") {
+        schema.kind = Type::Any;
     }
     if NAME_IS_OPTIONAL.contains(&name) {
         schema.required.retain(|field| field != "name");
