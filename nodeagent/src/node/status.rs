@@ -200,8 +200,8 @@ mod tests {
 
     #[test]
     fn conditions_of_others_are_kept() {
-        let mut previous = NodeStatus::default();
-        previous.conditions = Some(vec![condition("NetworkUnavailable", false, "x", "y")]);
+        let conditions = Some(vec![condition("NetworkUnavailable", false, "x", "y")]);
+        let previous = NodeStatus { conditions, ..NodeStatus::default() };
         let status = generate(&previous, &facts(), &Health::default(), &[], at(10));
         assert!(status.conditions.iter().flatten().any(|c| c.type_ == "NetworkUnavailable"));
     }

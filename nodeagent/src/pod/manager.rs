@@ -56,7 +56,7 @@ pub struct Manager {
 }
 
 enum Event {
-    Watch(watcher::Event<Pod>),
+    Watch(Box<watcher::Event<Pod>>),
     Runtime,
     Evict(Eviction),
     OrphanDone(String),
@@ -99,7 +99,7 @@ impl Manager {
         loop {
             let event = tokio::select! {
                 () = self.shutdown.cancelled() => return,
-                event = next_event(&mut pods) => Event::Watch(event),
+                event = next_event(&mut pods) => Event::Watch(Box::new(event)),
                 Ok(()) = self.pleg.snapshot.changed() => Event::Runtime,
                 Some(eviction) = self.evictions.recv() => Event::Evict(eviction),
                 Some(uid) = self.removed_orphans.1.recv() => Event::OrphanDone(uid),
@@ -111,7 +111,7 @@ impl Manager {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Watch(event) => self.handle_watch(event),
+            Event::Watch(event) => self.handle_watch(*event),
             Event::Runtime => self.handle_runtime(),
             Event::Evict(eviction) => {
                 if let Some(worker) = self.workers.get(&eviction.uid) {

@@ -1,6 +1,7 @@
 //! Writes one pod's status to the apiserver, and deletes the pod when it has ended. A task of its own
 //! for each pod, so that a slow apiserver never holds back the pod's containers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
@@ -36,6 +37,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 struct Wanted {
     status: Option<PodStatus>,
     delete: bool,
+    /// The pod as the watch last showed it.
+    seen: Option<Arc<Pod>>,
 }
 
 /// The worker's end.
@@ -56,12 +59,15 @@ impl StatusWriter {
         Self { wanted, gone }
     }
 
-    /// Has the status written, if it differs from the last one.
-    pub fn publish(&self, status: PodStatus) {
+    /// Has the status written, if it differs from the one that the apiserver has. `seen` is the pod as
+    /// the watch shows it: what somebody else wrote over our fields is put right.
+    pub fn publish(&self, status: PodStatus, seen: Arc<Pod>) {
         self.wanted.send_if_modified(|wanted| {
+            let news = wanted.seen.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &seen));
             let changed = wanted.status.as_ref() != Some(&status);
             wanted.status = Some(status);
-            changed
+            wanted.seen = Some(seen);
+            changed || news
         });
     }
 
@@ -128,6 +134,11 @@ impl Task {
     }
 
     async fn write(&mut self, wanted: &Wanted) -> Attempt {
+        if let Some(seen) =
+            wanted.seen.as_ref().filter(|seen| revision(seen) > revision(&self.known))
+        {
+            self.known = (**seen).clone();
+        }
         if let Some(status) = &wanted.status {
             match self.write_status(status).await {
                 Attempt::Done => {}
@@ -174,6 +185,11 @@ impl Task {
             Err(error) => Attempt::Failed(error),
         }
     }
+}
+
+/// Resource versions of one object grow.
+fn revision(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// The merge patch from the known pod to the wanted status; `None` when they agree. It holds the known

@@ -321,7 +321,7 @@ impl Worker {
             now: Timestamp::now(),
         });
         self.published = Some(status.clone());
-        self.writer.publish(status);
+        self.writer.publish(status, self.pod.clone());
     }
 
     /// The addresses of the pod.

@@ -91,7 +91,7 @@ impl Prober {
         believed: Option<bool>,
         stop: CancellationToken,
     ) {
-        stop.run_until_cancelled(self.probe_forever(kind, probe, believed)).await;
+        stop.run_until_cancelled(Box::pin(self.probe_forever(kind, probe, believed))).await;
     }
 
     async fn probe_forever(self, kind: ProbeKind, probe: Probe, believed: Option<bool>) {

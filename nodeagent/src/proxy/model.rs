@@ -333,8 +333,10 @@ pub(super) mod tests {
         let dns = service(json!({
             "clusterIP": "10.96.0.5", "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}],
         }));
-        let before = build(&[dns.clone()], &[slice(json!([{"addresses": ["10.244.0.1"]}]))]);
-        let after = build(&[dns.clone()], &[slice(json!([{"addresses": ["10.244.0.2"]}]))]);
+        let before =
+            build(std::slice::from_ref(&dns), &[slice(json!([{"addresses": ["10.244.0.1"]}]))]);
+        let after =
+            build(std::slice::from_ref(&dns), &[slice(json!([{"addresses": ["10.244.0.2"]}]))]);
         let stale: Vec<_> = after.stale_udp(&before).into_iter().collect();
         let service = Ipv4Addr::new(10, 96, 0, 5);
         let endpoint = Ipv4Addr::new(10, 244, 0, 1);

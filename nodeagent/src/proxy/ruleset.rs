@@ -12,6 +12,7 @@ use super::model::{Endpoint, Model, Port};
 
 const TABLE: &str = "ip pintle";
 /// Marks traffic whose source must be rewritten (the bit that kube-proxy uses, too).
+#[cfg(test)]
 const MASQUERADE: &str = "0x4000";
 /// nftables' limit is 128 bytes.
 const NAME_MAX: usize = 120;

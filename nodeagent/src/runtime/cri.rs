@@ -78,13 +78,19 @@ impl From<Status> for Error {
 }
 
 /// A call that ends within `limit`, also when the runtime hangs.
-async fn within<T>(
+fn within<T>(
     limit: Duration,
     call: impl Future<Output = std::result::Result<tonic::Response<T>, Status>>,
-) -> Result<T> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(Error::DeadlineExceeded(format!("no answer within {} s", limit.as_secs()))),
+) -> impl Future<Output = Result<T>> {
+    // Requests are large, and callers keep several of these futures.
+    let call = Box::pin(call);
+    async move {
+        match tokio::time::timeout(limit, call).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => {
+                Err(Error::DeadlineExceeded(format!("no answer within {} s", limit.as_secs())))
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! A whole node agent on a real containerd, against a stub of an apiserver. Needs root, containerd, runc,
 //! the CNI plugins and busybox; without them it says so and does nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,6 +210,7 @@ async fn a_node_runs_pods() {
         containers_restart(&world).await;
         pods_end(&world).await;
         probes_decide(&world).await;
+        containerd_comes_back(&world).await;
         an_agent_adopts_what_runs(&mut world).await;
         world.stop_agent().await;
         world
@@ -475,6 +478,39 @@ async fn probes_decide(world: &World) {
         .await;
     world.delete("probe-1", 1);
     world.gone("probe-1").await;
+}
+
+/// containerd dies; its containers do not notice, and the next one takes them over.
+async fn containerd_comes_back(world: &World) {
+    let script = "echo > /tmp/ready; while true; do sleep 0.1; done";
+    world.create("outlive-1", json!({ "containers": [shell("main", script)] }));
+    let before = world.wait("outlive-1", "is ready", ready).await;
+    let file = world.config.data_dir.join("containerd/containerd.pid");
+    let pid = || -> i32 { std::fs::read_to_string(&file).unwrap().trim().parse().unwrap() };
+    let first = pid();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    let limit = Instant::now() + Duration::from_secs(20);
+    while pid() == first {
+        assert!(Instant::now() < limit, "containerd is not started again");
+        sleep(Duration::from_millis(50)).await;
+    }
+    world.create("outlive-2", json!({ "containers": [shell("main", script)] }));
+    world.wait("outlive-2", "is ready", ready).await;
+    let after = world.wait("outlive-1", "is ready", ready).await;
+    assert_eq!(container(&after, 0)["containerID"], container(&before, 0)["containerID"]);
+    assert_eq!(container(&after, 0)["restartCount"], 0);
+    // What somebody writes over our status is put right.
+    world.stub.change(&path("outlive-1"), |pod| {
+        for condition in pod["status"]["conditions"].as_array_mut().unwrap() {
+            condition["status"] = json!("False");
+        }
+    });
+    world.wait("outlive-1", "is ready again", ready).await;
+    for name in ["outlive-1", "outlive-2"] {
+        world.delete(name, 1);
+        world.gone(name).await;
+    }
 }
 
 /// A new agent finds everything as it was, and removes what runs for nobody.
