@@ -91,6 +91,13 @@ impl Leadership {
         metrics.running_state.as_ref().err().map(ToString::to_string)
     }
 
+    /// Resolves when `id` is not the leader any more.
+    pub(crate) async fn lost(mut self, id: u64) {
+        while self.leader_id() == Some(id) {
+            self.changed().await;
+        }
+    }
+
     /// Resolves when anything above changed; never again after consensus has stopped.
     pub(crate) async fn changed(&mut self) {
         if self.server.changed().await.is_err() {

@@ -104,7 +104,8 @@ pub struct Member {
     stop: Stop,
     tasks: TaskTracker,
     servers: Vec<JoinHandle<()>>,
-    threads: Threads,
+    /// End with the member.
+    _threads: Threads,
 }
 
 /// Starts a member, which then serves its peers and clients in background tasks. Returns as soon as
@@ -114,7 +115,7 @@ pub async fn start(config: Config) -> Result<Member, StartError> {
     let started = threads.handle().spawn(open(config)).await;
     let crashed = |error: tokio::task::JoinError| StartError::Consensus(error.to_string());
     let Running { handle, stop, tasks, servers } = started.map_err(crashed)??;
-    Ok(Member { handle, stop, tasks, servers, threads })
+    Ok(Member { handle, stop, tasks, servers, _threads: threads })
 }
 
 /// What [`build`] gives to the member.

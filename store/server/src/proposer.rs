@@ -271,11 +271,18 @@ async fn forward(context: &Context, leader: u64, node: &Node, batch: &CommandBat
         addressed: Some(context.peers.addressed(leader)),
         batch: Some(batch.clone()),
     };
-    let response = match tokio::time::timeout(context.timeout, client.propose(request)).await {
-        Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(status)) if errors::never_sent(&status) => return Sent::Refused,
-        Ok(Err(_)) => return Sent::Unknown(errors::LEADER_CHANGED),
-        Err(_) => return Sent::Unknown(errors::TIMEOUT),
+    let response = tokio::select! {
+        response = client.propose(request) => response,
+        // A leader that hangs does not hold up what its successor could take.
+        () = context.leadership.clone().lost(leader) => {
+            return Sent::Unknown(errors::LEADER_CHANGED);
+        }
+        () = tokio::time::sleep(context.timeout) => return Sent::Unknown(errors::TIMEOUT),
+    };
+    let response = match response {
+        Ok(response) => response.into_inner(),
+        Err(status) if errors::never_sent(&status) => return Sent::Refused,
+        Err(_) => return Sent::Unknown(errors::LEADER_CHANGED),
     };
     let Some(outcomes) = response.outcomes else { return Sent::Refused };
     let mut applied = context.applied.clone();

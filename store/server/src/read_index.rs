@@ -113,9 +113,14 @@ impl Context {
                         let answer = client.read_index(ReadIndexRequest { addressed }).await;
                         answer.ok().map(|answer| answer.into_inner().index)
                     };
-                    match tokio::time::timeout(ASK_TIMEOUT, asked).await {
-                        Ok(Some(index)) => return Ok(index),
-                        Ok(None) | Err(_) => errors::TIMEOUT,
+                    let answer = tokio::select! {
+                        answer = asked => answer,
+                        () = self.leadership.clone().lost(id) => None,
+                        () = tokio::time::sleep(ASK_TIMEOUT) => None,
+                    };
+                    match answer {
+                        Some(index) => return Ok(index),
+                        None => errors::TIMEOUT,
                     }
                 }
                 Leader::Unknown => errors::NO_LEADER,

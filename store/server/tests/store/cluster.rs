@@ -165,11 +165,7 @@ async fn a_member_that_lags_gets_a_snapshot() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_know_each_other_by_name_and_client_address() {
     let cluster = Cluster::found(3, |_| {}).await;
-    let members = eventually("all client addresses are published", || async {
-        let list = cluster.handle(0).member_list().await.ok()?;
-        list.members.iter().all(|member| !member.client_ur_ls.is_empty()).then_some(list.members)
-    })
-    .await;
+    let members = cluster.published().await;
     let mut names: Vec<_> = members.iter().map(|member| member.name.clone()).collect();
     names.sort();
     assert_eq!(names, ["m0", "m1", "m2"]);

@@ -108,6 +108,7 @@ fn certificates() -> TlsFiles {
 }
 
 async fn everything(cluster: &Cluster, tls: Vec<String>) {
+    cluster.published().await;
     let endpoints: Vec<String> = (0..3).map(|i| cluster.client_url(i)).collect();
     let etcdctl = Etcdctl { endpoints: endpoints.join(","), tls };
     tokio::task::spawn_blocking(move || {
@@ -205,14 +206,7 @@ fn cluster_commands(etcdctl: &Etcdctl) {
     assert_eq!(status.len(), 3);
     let leaders: Vec<_> = status.iter().map(|one| &one["Status"]["leader"]).collect();
     assert!(leaders.iter().all(|leader| *leader == leaders[0]), "{leaders:?}");
-    let mut members = etcdctl.run(&["member", "list"]);
-    for _ in 0..100 {
-        if members.matches("127.0.0.1").count() == 6 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        members = etcdctl.run(&["member", "list"]);
-    }
+    let members = etcdctl.run(&["member", "list"]);
     assert_eq!(lines(&members).len(), 3);
     for name in ["m0", "m1", "m2"] {
         assert!(members.contains(&format!(", started, {name}, ")), "{members}");

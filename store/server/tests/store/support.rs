@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,8 +88,14 @@ impl Cluster {
         self.configs[i].listen_client_urls[0].clone()
     }
 
-    pub(crate) fn data_dir(&self, i: usize) -> PathBuf {
-        self.configs[i].data_dir.clone()
+    /// The members, once all have told their client addresses.
+    pub(crate) async fn published(&self) -> Vec<pb::Member> {
+        let handle = self.handle(0);
+        eventually("all client addresses are published", || async {
+            let members = handle.member_list().await.ok()?.members;
+            members.iter().all(|member| !member.client_ur_ls.is_empty()).then_some(members)
+        })
+        .await
     }
 
     /// The member that leads, waiting for one.
