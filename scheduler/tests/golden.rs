@@ -4,6 +4,8 @@
 //! `fits` (the nodes that pass all filters), `message` (what the pod is told), `scores` (plugin → node → normalised score)
 //! and `evicts` (victims of preemption).
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

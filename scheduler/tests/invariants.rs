@@ -1,6 +1,9 @@
 //! What holds whatever comes: no node is ever given more than it has, and a run is repeated by its seed.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,8 +118,8 @@ impl Run {
                 lost.into_iter().for_each(|p| self.remove(p));
             }
             Step::Pod { p, cpu, shape, priority } => {
-                if !self.world.pods.contains_key(&p) {
-                    self.world.pods.insert(p, (cpu, shape, priority));
+                if let Entry::Vacant(entry) = self.world.pods.entry(p) {
+                    entry.insert((cpu, shape, priority));
                     self.apply(Update::Pod(pod(p, cpu, shape, priority, None)));
                 }
             }

@@ -9,6 +9,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use crate::decide::{Decision, Observation, Record, decide};
@@ -43,7 +44,9 @@ where
         let term = shutdown.child_token();
         let finished = CancellationToken::new();
         // A task of its own: work that computes for long must not hold back the renewals.
+        // Aborted if we are dropped: a lease must not outlive the work that it is held for.
         let keeper = tokio::spawn(elector.keep(sent, term.clone(), finished.clone()));
+        let keeper = AbortOnDropHandle::new(keeper);
         lead(term.clone()).await;
         let by_itself = !term.is_cancelled();
         finished.cancel();
