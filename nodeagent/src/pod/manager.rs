@@ -151,6 +151,9 @@ impl Manager {
     }
 
     fn apply(&mut self, pod: Pod) {
+        if pod.pod_spec().node_name.as_deref() != Some(&self.context.name) {
+            return;
+        }
         let pod = Arc::new(pod);
         self.table.insert(pod.clone());
         match self.workers.get(pod.uid()) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::{SinkExt, StreamExt};
+use pintle_nodeagent::stream::spdy;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -112,5 +113,41 @@ impl Kubelet {
         }
         writer.abort();
         run
+    }
+
+    /// Sends `request` to a port of a pod through a SPDY tunnel, as kubectl does; the answer.
+    pub(crate) async fn forward(&self, path: &str, port: u16, request: &[u8]) -> String {
+        let protocol = "SPDY/3.1+portforward.k8s.io";
+        let mut upgrade = format!("wss://127.0.0.1{path}").into_client_request().unwrap();
+        upgrade.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+        let (mut socket, answer) =
+            tokio_tungstenite::client_async(upgrade, self.connect().await).await.unwrap();
+        assert_eq!(answer.headers()["sec-websocket-protocol"], protocol);
+        let port = port.to_string();
+        let mut wire = Vec::new();
+        let mut sender = spdy::Sender::new(&mut wire);
+        let headers = |kind| [("streamtype", kind), ("port", port.as_str()), ("requestid", "0")];
+        let error = sender.open(&headers("error")).await.unwrap();
+        sender.data(error, &[], true).await.unwrap();
+        let data = sender.open(&headers("data")).await.unwrap();
+        sender.data(data, request, false).await.unwrap();
+        socket.send(Message::Binary(wire.into())).await.unwrap();
+        let mut text = Vec::new();
+        let mut frames = Vec::new();
+        while let Some(Ok(message)) = socket.next().await {
+            let Message::Binary(bytes) = message else { continue };
+            frames.extend_from_slice(&bytes);
+            let mut receiver = spdy::Receiver::new(tokio::io::empty(), &frames);
+            text.clear();
+            while let Some(frame) = receiver.next().await.unwrap() {
+                let spdy::Frame::Data { stream, data: bytes, end } = frame else { continue };
+                assert!(stream == data || bytes.is_empty(), "{}", String::from_utf8_lossy(&bytes));
+                text.extend_from_slice(&bytes);
+                if stream == data && end {
+                    return String::from_utf8(text).unwrap();
+                }
+            }
+        }
+        panic!("the tunnel ended: {}", String::from_utf8_lossy(&text));
     }
 }

@@ -80,7 +80,7 @@ impl World {
         let busybox = std::fs::read("/bin/busybox").unwrap();
         let applets = [
             "sh", "sleep", "cat", "echo", "true", "false", "tar", "id", "httpd", "ls", "env",
-            "hostname", "stty", "mkdir", "nc",
+            "hostname", "stty", "tty", "mkdir", "nc",
         ];
         for (name, command) in
             [(images::PAUSE_IMAGE, vec!["/bin/sleep", "infinity"]), (IMAGE, vec!["/bin/sh"])]
@@ -223,6 +223,45 @@ async fn a_node_runs_pods() {
     drop(world);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process_is_many_hollow_nodes() {
+    let mut world = World::new().await;
+    world.config.runtime = RuntimeKind::Hollow { count: 3 };
+    world.start_agent();
+    let limit = Instant::now() + Duration::from_secs(30);
+    for index in 0..3 {
+        let node = format!("/api/v1/nodes/node-a-{index}");
+        while world.stub.get(&node).is_none() {
+            assert!(Instant::now() < limit, "{node} is not registered");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let range = format!("10.213.{index}.0/24");
+        world.stub.change(&node, |node| node["spec"]["podCIDR"] = json!(range));
+        while !ready(&world.stub.get(&node).unwrap()) {
+            assert!(Instant::now() < limit, "{node} is not ready");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    for index in 0..6 {
+        let name = format!("hollow-{index}");
+        world.create(&name, json!({ "containers": [shell("main", "true")] }));
+        world.stub.change(&path(&name), |pod| {
+            pod["spec"]["nodeName"] = json!(format!("node-a-{}", index % 3));
+        });
+    }
+    for index in 0..6 {
+        let name = format!("hollow-{index}");
+        let pod = world.wait(&name, "is ready", ready).await;
+        assert!(pod["status"]["podIP"].as_str().unwrap().starts_with("10.213."));
+        let (code, _) =
+            world.kubelet.get(&format!("/exec/default/{name}/main?output=1&command=true")).await;
+        assert_eq!(code, 501);
+        world.delete(&name, 30);
+        world.gone(&name).await;
+    }
+    world.stop_agent().await;
+}
+
 async fn node_becomes_ready(world: &World) {
     let limit = Instant::now() + Duration::from_secs(30);
     let node = "/api/v1/nodes/node-a";
@@ -253,7 +292,7 @@ async fn node_becomes_ready(world: &World) {
 
 /// Running, logs, exec with input and exit code, port forwarding, killing by pid, deletion.
 async fn a_pod_serves_and_streams(world: &mut World) {
-    let script = "echo hello; echo oops >&2; mkdir -p /tmp/www; echo served > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www";
+    let script = "echo hello; sleep 0.2; echo oops >&2; mkdir -p /tmp/www; echo served > /tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www";
     let mut web = shell("web", script);
     web["readinessProbe"] =
         json!({ "httpGet": { "path": "/index.html", "port": 8080 }, "periodSeconds": 1 });
@@ -283,6 +322,15 @@ async fn a_pod_serves_and_streams(world: &mut World) {
     assert_eq!(run.status["status"], "Success", "{run:?}");
     let run = world.kubelet.exec(&format!("{exec}cat&input=1"), &big).await;
     assert_eq!(run.stdout.len(), big.len());
+
+    // A terminal, and its size.
+    let run = world.kubelet.exec(&format!("{exec}tty%20%7C%7C%20true&tty=1&input=1"), b"").await;
+    assert!(run.stdout.contains("/dev/pts/"), "{run:?}");
+    let answer = world
+        .kubelet
+        .forward("/portForward/default/serve-1", 8080, b"GET /index.html HTTP/1.0\r\n\r\n")
+        .await;
+    assert!(answer.ends_with("served\n"), "{answer}");
 
     let id = container(&pod, 0)["containerID"].as_str().unwrap().to_owned();
     let run = world.kubelet.exec(&format!("{exec}kill%20-9%201%3B%20true"), b"").await;
