@@ -5,9 +5,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use pintle_mvcc::Reader;
-use pintle_store_api::{ReadError, pb};
+use pintle_store_api::{ReadError, Rejection, pb};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use crate::config::Config;
 use crate::consensus::log::LogStore;
@@ -107,9 +108,17 @@ impl Core {
     /// Whether this member only listens in.
     pub(crate) fn is_learner(&self) -> bool {
         let membership = self.leadership.membership();
+        let membership = membership.membership();
         let id = self.identity.member_id;
-        let mut learners = membership.membership().learner_ids();
-        learners.any(|learner| learner == id)
+        membership.get_node(&id).is_some() && !membership.voter_ids().any(|voter| voter == id)
+    }
+
+    /// Refuses what a learner does not serve: it may be far behind.
+    pub(crate) fn check_voter(&self) -> Result<(), Rejection> {
+        if self.is_learner() {
+            return Err(errors::other(Code::FailedPrecondition, errors::NOT_FOR_LEARNER));
+        }
+        Ok(())
     }
 
     /// Hands leadership to `target` and waits until somebody else leads.

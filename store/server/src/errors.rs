@@ -18,6 +18,7 @@ pub(crate) const LEARNER_NOT_READY: &str =
     "etcdserver: can only promote a learner member which is in sync with leader";
 pub(crate) const NOT_LEARNER: &str = "etcdserver: can only promote a learner member";
 pub(crate) const TOO_MANY_LEARNERS: &str = "etcdserver: too many learner members in cluster";
+pub(crate) const NOT_FOR_LEARNER: &str = "etcdserver: rpc not supported for learner";
 pub(crate) const BAD_LEADER_TRANSFEREE: &str = "etcdserver: bad leader transferee";
 
 /// The rejections that are a code and a fixed text; [`Rejection::Compacted`] carries more.

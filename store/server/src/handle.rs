@@ -1,32 +1,28 @@
 //! The store from within its own process: every request that the socket serves passes through
 //! here, with the same checks, limits and errors; only codec and connection are left out.
 
+mod lease;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use pintle_mvcc::{Fault, QueryError, Response, validate};
 use pintle_proto::raft::command::Kind;
-use pintle_proto::raft::{self, Command, PeerLeaseRequest, PeerLeaseResponse};
+use pintle_proto::raft::{self, Command};
 use pintle_store_api::{
     KeyRange, LeaseId, ReadError, Rejection, Revision, Store, WatchError, WatchStream, WriteError,
     pb,
 };
 use prost::Message;
-use tokio::time::Instant;
 use tonic::Code;
 
 use crate::core::Core;
-use crate::leadership::Leader;
-use crate::peer::Lane;
 use crate::watch::{self, Spec};
 use crate::{VERSION, errors, members};
 
 /// A range that may give more keys than this is read on a blocking thread, so that it holds up
 /// nobody else.
 const INLINE_KEYS_MAX: i64 = 16;
-/// How long to wait before a lease request is sent to a new leader.
-const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Reads, writes, watches and leases of the member that runs in this process.
 #[derive(Clone, Debug)]
@@ -67,6 +63,7 @@ impl Handle {
     }
 
     async fn propose(&self, kind: Kind) -> Result<Response, WriteError> {
+        self.core.check_voter()?;
         let answer = self.core.proposer.propose(Command { kind: Some(kind) }).await;
         if let Err(WriteError::NotApplied(_) | WriteError::Unknown(_)) = &answer {
             self.core.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
@@ -125,102 +122,10 @@ impl Handle {
 
     async fn read_txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, ReadError> {
         if !is_serializable(&request) {
+            self.core.check_voter()?;
             self.core.read_index.wait().await?;
         }
         self.read(true, move |reader| reader.txn(&request)).await
-    }
-
-    /// Asks the leader about a lease: here, if this member leads.
-    async fn ask_leader<F>(
-        &self,
-        id: LeaseId,
-        here: impl Fn(LeaseId) -> F,
-        renew: bool,
-    ) -> Result<i64, WriteError>
-    where
-        F: Future<Output = Result<i64, WriteError>>,
-    {
-        let deadline = Instant::now() + self.core.config.request_timeout();
-        let mut leadership = self.core.leadership.clone();
-        loop {
-            let answer = match leadership.leader() {
-                Leader::This => here(id).await,
-                Leader::Other(leader, node) => self.ask_other(leader, &node, id, renew).await,
-                Leader::Unknown => Err(WriteError::NotApplied(errors::NO_LEADER.to_owned())),
-            };
-            match answer {
-                // Renewing or asking twice does no harm, so an unknown outcome is tried again too.
-                Err(WriteError::NotApplied(_) | WriteError::Unknown(_))
-                    if Instant::now() < deadline =>
-                {
-                    tokio::select! {
-                        () = leadership.changed() => {}
-                        () = tokio::time::sleep(RETRY_AFTER) => {}
-                    }
-                }
-                done => return done,
-            }
-        }
-    }
-
-    async fn ask_other(
-        &self,
-        leader: u64,
-        node: &crate::consensus::Node,
-        id: LeaseId,
-        renew: bool,
-    ) -> Result<i64, WriteError> {
-        let transient =
-            |status: &tonic::Status| WriteError::NotApplied(status.message().to_owned());
-        let mut client =
-            self.core.peers.client(node, Lane::Control).map_err(|status| transient(&status))?;
-        let request =
-            PeerLeaseRequest { addressed: Some(self.core.peers.addressed(leader)), id: id.0 };
-        let answer = if renew {
-            client.lease_keep_alive(request).await
-        } else {
-            client.lease_time_to_live(request).await
-        };
-        let PeerLeaseResponse { ttl, .. } =
-            answer.map_err(|status| transient(&status))?.into_inner();
-        Ok(ttl)
-    }
-
-    /// What is known of a lease; a TTL of −1 when there is none.
-    pub(crate) async fn lease_time_to_live(
-        &self,
-        request: pb::LeaseTimeToLiveRequest,
-    ) -> Result<pb::LeaseTimeToLiveResponse, WriteError> {
-        let id = LeaseId(request.id);
-        let leases = &self.core.leases;
-        let here = |id| async move {
-            let ttl = leases.time_to_live(id).await.map_err(as_write)?;
-            Ok(ttl.unwrap_or(-1))
-        };
-        let ttl = self.ask_leader(id, here, false).await?;
-        self.core.read_index.wait().await.map_err(as_write)?;
-        let keys = request.keys;
-        let read = self.read(keys, move |reader| {
-            let keys = if keys { reader.lease_keys(id)? } else { Vec::new() };
-            Ok((reader.lease(id)?, keys))
-        });
-        let header = Some(self.core.header());
-        let (lease, keys) = read.await.map_err(as_write)?;
-        let Some(lease) = lease.filter(|_| ttl >= 0) else {
-            return Ok(pb::LeaseTimeToLiveResponse {
-                header,
-                id: id.0,
-                ttl: -1,
-                ..Default::default()
-            });
-        };
-        Ok(pb::LeaseTimeToLiveResponse {
-            header,
-            id: id.0,
-            ttl,
-            granted_ttl: lease.granted_ttl,
-            keys,
-        })
     }
 
     /// A hash of everything between the compact floor and `revision`.
@@ -231,14 +136,6 @@ impl Handle {
         let mut response = self.read(true, move |reader| reader.hash_kv(revision)).await?;
         self.core.complete(&mut response.header);
         Ok(response)
-    }
-
-    /// The ids of all leases.
-    pub(crate) async fn leases(&self) -> Result<pb::LeaseLeasesResponse, ReadError> {
-        self.core.read_index.wait().await?;
-        let leases = self.read(true, |reader| Ok(reader.leases()?)).await?;
-        let leases = leases.into_iter().map(|lease| pb::LeaseStatus { id: lease.id.0 }).collect();
-        Ok(pb::LeaseLeasesResponse { header: Some(self.core.header()), leases })
     }
 }
 
@@ -262,6 +159,7 @@ impl Store for Handle {
         validate::range(&request)?;
         self.core.counters.ranges.fetch_add(1, Ordering::Relaxed);
         if !request.serializable {
+            self.core.check_voter()?;
             self.core.read_index.wait().await?;
         }
         let mut response =
@@ -309,6 +207,7 @@ impl Store for Handle {
     }
 
     async fn watch(&self, request: pb::WatchCreateRequest) -> Result<WatchStream, WatchError> {
+        self.core.check_voter().map_err(WatchError::Rejected)?;
         let spec = Spec::new(&request);
         check_watch(&spec.range, request.start_revision)?;
         watch::solo(&self.core.hub, spec, request.progress_notify)

@@ -73,6 +73,11 @@ impl Leadership {
         self.metrics.borrow_watched().last_log_index.unwrap_or(0)
     }
 
+    /// The index up to which the state is known to be flushed.
+    pub(crate) fn snapshot_index(&self) -> u64 {
+        self.metrics.borrow_watched().snapshot.map_or(0, |id| id.index())
+    }
+
     /// The membership in effect.
     pub(crate) fn membership(&self) -> Arc<StoredMembership> {
         Arc::clone(&self.server.borrow_watched().membership_config)

@@ -24,6 +24,7 @@ mod peer;
 mod proposer;
 mod read_index;
 pub mod remote;
+mod retention;
 mod tls;
 mod watch;
 

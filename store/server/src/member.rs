@@ -1,6 +1,9 @@
 //! Starting and stopping a member. Read [`build`] from top to bottom to see how it is wired.
 
-use std::collections::BTreeMap;
+mod bootstrap;
+mod ports;
+mod threads;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,32 +11,31 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::SnapshotPolicy;
-use pintle_proto::raft::ClusterInfoRequest;
-use pintle_proto::raft::peer_server::PeerServer;
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::bootstrap::{found, identify};
+use self::ports::Ports;
+use self::threads::Threads;
 use crate::config::Config;
-use crate::consensus::convert::node_from_pb;
+use crate::consensus::Raft;
 use crate::consensus::log::LogStore;
 use crate::consensus::network::NetworkFactory;
 use crate::consensus::snapshot::SnapshotStore;
 use crate::consensus::state_machine::StateMachine;
-use crate::consensus::{Node, Raft};
 use crate::core::{Core, Counters};
 use crate::handle::Handle;
 use crate::identity::Identity;
 use crate::leadership::Leadership;
 use crate::lease::Leases;
-use crate::listener::{Listener, Stop, resolve};
-use crate::peer::{Lane, PeerService, Peers};
+use crate::listener::Stop;
+use crate::peer::Peers;
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
 use crate::watch::Hub;
-use crate::{grpc, http, lease, members, metrics, proposer, read_index, tls};
+use crate::{lease, members, proposer, read_index, retention, tls};
 
 /// How long a stopping leader waits for its successor.
 const TRANSFER_MAX: Duration = Duration::from_secs(2);
@@ -66,35 +68,6 @@ pub enum StartError {
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Io { what, source }
-}
-
-/// The threads of a member. Consensus has its own, so that whatever else runs in the process (an
-/// apiserver that encodes a long list) cannot hold up a heartbeat.
-#[derive(Debug)]
-struct Threads(Option<Runtime>);
-
-/// One thread answers peers while another waits for a lock or copies a large message.
-const THREADS: usize = 2;
-
-impl Threads {
-    fn start() -> io::Result<Self> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(THREADS).thread_name("store").enable_all().build()?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn handle(&self) -> &tokio::runtime::Handle {
-        self.0.as_ref().expect("only taken when dropped").handle()
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // The usual drop waits, which async code may not.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 /// A running member.
@@ -142,37 +115,6 @@ async fn open(config: Config) -> Result<Running, StartError> {
 
 fn member_dir(config: &Config) -> PathBuf {
     config.data_dir.join("member")
-}
-
-/// Who this member is, on its first start.
-async fn identify(config: &Config) -> Result<Identity, StartError> {
-    if !config.initial_cluster_existing {
-        let found = Identity::found(config);
-        return found.ok_or_else(|| StartError::NotInCluster(config.name.clone()));
-    }
-    let peers = Peers::new(0, 0, peer_client_tls(config)?);
-    for (_, url) in &config.initial_cluster {
-        if config.initial_advertise_peer_urls.contains(url) {
-            continue;
-        }
-        let Ok(mut client) = peers.client_at(url, Lane::Control) else { continue };
-        let info = match client.cluster_info(ClusterInfoRequest {}).await {
-            Ok(info) => info.into_inner(),
-            Err(status) => {
-                tracing::warn!(url, %status, "a member of the cluster did not answer");
-                continue;
-            }
-        };
-        let members = info.membership.unwrap_or_default().members.into_iter().map(node_from_pb);
-        let own = |node: &Node| {
-            node.peer_urls.iter().any(|url| config.initial_advertise_peer_urls.contains(url))
-        };
-        if let Some((member_id, _)) = members.into_iter().find(|(_, node)| own(node)) {
-            let founders = BTreeMap::new();
-            return Ok(Identity { cluster_id: info.cluster_id, member_id, founders });
-        }
-    }
-    Err(StartError::NotAdded)
 }
 
 fn peer_client_tls(
@@ -263,7 +205,7 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
         has_leader: watch::Sender::new(false),
         shutdown: stop.gently.clone(),
     });
-    let listeners = Listeners::bind(&core.config).await?;
+    let ports = Ports::bind(&core.config).await?;
 
     let tasks = TaskTracker::new();
     let context = proposer::Context {
@@ -281,6 +223,7 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
     run(Box::pin(Arc::clone(&core.hub).run()));
     run(Box::pin(found(Arc::clone(&core), fresh)));
     run(Box::pin(count_leaders(Arc::clone(&core))));
+    run(Box::pin(retention::run(Arc::clone(&core))));
     let watching = Arc::clone(&core);
     run(Box::pin(async move { watching.watch_leader().await }));
     let publishing = Arc::clone(&core);
@@ -288,7 +231,7 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
     tasks.close();
 
     let handle = Arc::new(Handle::new(core));
-    let servers = listeners.serve(&handle, &stop);
+    let servers = ports.serve(&handle, &stop);
     Ok(Running { handle, stop, tasks, servers })
 }
 
@@ -312,26 +255,6 @@ impl Background<'_> {
     }
 }
 
-/// Founds the cluster on its first start. One founder begins, so that the others do not stand
-/// against it; they only begin themselves if they do not hear from it.
-async fn found(core: Arc<Core>, fresh: bool) {
-    let founders = &core.identity.founders;
-    if !fresh || founders.is_empty() {
-        return;
-    }
-    let first = founders.keys().next() == Some(&core.identity.member_id);
-    if !first {
-        tokio::time::sleep(Duration::from_millis(2 * core.config.election_ms)).await;
-    }
-    if core.raft.is_initialized().await.unwrap_or(true) {
-        return;
-    }
-    if let Err(error) = core.raft.initialize(founders.clone()).await {
-        // Another founder was faster.
-        tracing::debug!(%error, "not the one who founds the cluster");
-    }
-}
-
 async fn count_leaders(core: Arc<Core>) {
     let mut leadership = core.leadership.clone();
     let mut last = None;
@@ -344,59 +267,6 @@ async fn count_leaders(core: Arc<Core>) {
         }
         leadership.changed().await;
     }
-}
-
-/// The ports, bound before anything is served, so that a taken one fails the start.
-struct Listeners {
-    clients: Vec<Listener>,
-    peers: Vec<Listener>,
-    metrics: Option<Listener>,
-}
-
-impl Listeners {
-    async fn bind(config: &Config) -> Result<Self, StartError> {
-        let metrics = match config.metrics_listen {
-            Some(address) => Some(
-                Listener::bind(address, None).await.map_err(failed("binding the metrics port"))?,
-            ),
-            None => None,
-        };
-        Ok(Self {
-            clients: bind_urls(&config.listen_client_urls, config.client_tls.as_ref()).await?,
-            peers: bind_urls(&config.listen_peer_urls, config.peer_tls.as_ref()).await?,
-            metrics,
-        })
-    }
-
-    fn serve(self, handle: &Arc<Handle>, stop: &Stop) -> Vec<JoinHandle<()>> {
-        let core = handle.core();
-        let service = PeerServer::new(PeerService::new(Arc::clone(core)))
-            .max_decoding_message_size(crate::peer::MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(crate::peer::MESSAGE_BYTES_MAX);
-        let peer_routes = tonic::service::Routes::new(service).into_axum_router();
-        let health = http::router(Arc::clone(core));
-        let client_routes = grpc::routes(handle).merge(health.clone());
-        let metric_routes = metrics::router(Arc::clone(core)).merge(health);
-        let clients = self.clients.into_iter().map(|listener| (listener, client_routes.clone()));
-        let peers = self.peers.into_iter().map(|listener| (listener, peer_routes.clone()));
-        let metrics = self.metrics.into_iter().map(|listener| (listener, metric_routes.clone()));
-        let all = clients.chain(peers).chain(metrics);
-        all.map(|(listener, router)| tokio::spawn(listener.serve(router, stop.clone()))).collect()
-    }
-}
-
-async fn bind_urls(
-    urls: &[String],
-    files: Option<&crate::TlsFiles>,
-) -> Result<Vec<Listener>, StartError> {
-    let acceptor = files.map(tls::acceptor).transpose().map_err(failed("reading certificates"))?;
-    let mut bound = Vec::new();
-    for url in urls {
-        let address = resolve(url).await.map_err(failed("resolving a listen address"))?;
-        let tls = acceptor.clone().filter(|_| url.starts_with("https://"));
-        bound.push(Listener::bind(address, tls).await.map_err(failed("binding a port"))?);
-    }
-    Ok(bound)
 }
 
 impl Member {

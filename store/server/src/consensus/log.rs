@@ -52,6 +52,8 @@ pub(crate) struct LogStats {
     pub(crate) fsyncs: AtomicU64,
     /// Time spent in them.
     pub(crate) fsync_micros: AtomicU64,
+    /// Bytes written since the start.
+    bytes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,11 @@ impl LogStore {
 
     pub(crate) fn stats(&self) -> &LogStats {
         &self.shared.stats
+    }
+
+    /// Bytes written since the start.
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.shared.stats.bytes.load(Ordering::Relaxed)
     }
 
     /// Whether this log has never been used.
@@ -271,7 +278,8 @@ fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> io::Result<
 }
 
 impl LogStats {
-    fn record(&self, elapsed: std::time::Duration) {
+    fn record(&self, elapsed: std::time::Duration, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.fsyncs.fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         self.fsync_micros.fetch_add(micros, Ordering::Relaxed);

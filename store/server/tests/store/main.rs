@@ -4,5 +4,6 @@ mod cluster;
 mod conformance;
 mod etcdctl;
 mod leases;
+mod membership;
 mod support;
 mod watches;

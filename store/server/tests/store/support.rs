@@ -37,7 +37,7 @@ where
 pub(crate) struct Cluster {
     pub(crate) configs: Vec<Config>,
     members: Vec<Option<Member>>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Cluster {
@@ -66,12 +66,40 @@ impl Cluster {
                 config
             })
             .collect();
-        let mut cluster = Self { members: Vec::new(), configs, _dir: dir };
+        let mut cluster = Self { members: Vec::new(), configs, dir };
         for config in &cluster.configs {
             cluster.members.push(Some(start(config.clone()).await.expect("starts")));
         }
         cluster.ready().await;
         cluster
+    }
+
+    /// What one more member would be told.
+    pub(crate) fn next_config(&self) -> Config {
+        let name = format!("m{}", self.configs.len());
+        let client = format!("http://127.0.0.1:{}", free_port());
+        let peer = format!("http://127.0.0.1:{}", free_port());
+        let mut initial_cluster = self.configs[0].initial_cluster.clone();
+        initial_cluster.push((name.clone(), peer.clone()));
+        Config {
+            data_dir: self.dir.path().join(&name),
+            name,
+            listen_client_urls: vec![client.clone()],
+            advertise_client_urls: vec![client],
+            listen_peer_urls: vec![peer.clone()],
+            initial_advertise_peer_urls: vec![peer],
+            initial_cluster,
+            initial_cluster_existing: true,
+            ..Config::default()
+        }
+    }
+
+    /// Starts a member that the cluster has added already.
+    pub(crate) async fn join(&mut self, config: Config) -> usize {
+        self.members.push(Some(start(config.clone()).await.expect("starts")));
+        self.configs.push(config);
+        self.ready().await;
+        self.members.len() - 1
     }
 
     pub(crate) async fn ready(&self) {

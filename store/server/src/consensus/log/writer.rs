@@ -122,9 +122,10 @@ impl Writer {
     fn write(&self, batch: WriteBatch) -> io::Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
+        let bytes = batch.size_in_bytes();
         let started = Instant::now();
         self.shared.db.write_opt(batch, &options).map_err(io::Error::other)?;
-        self.shared.stats.record(started.elapsed());
+        self.shared.stats.record(started.elapsed(), bytes);
         if let Some(next) = self.next {
             self.shared.tail.lock().flushed(next);
         }

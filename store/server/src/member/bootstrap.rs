@@ -1,0 +1,66 @@
+//! A member's first start: who it is, and how the cluster comes to be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pintle_proto::raft::ClusterInfoRequest;
+
+use super::{StartError, peer_client_tls};
+use crate::config::Config;
+use crate::consensus::Node;
+use crate::consensus::convert::node_from_pb;
+use crate::core::Core;
+use crate::identity::Identity;
+use crate::peer::{Lane, Peers};
+
+/// Who this member is, on its first start.
+pub(super) async fn identify(config: &Config) -> Result<Identity, StartError> {
+    if !config.initial_cluster_existing {
+        let found = Identity::found(config);
+        return found.ok_or_else(|| StartError::NotInCluster(config.name.clone()));
+    }
+    let peers = Peers::new(0, 0, peer_client_tls(config)?);
+    for (_, url) in &config.initial_cluster {
+        if config.initial_advertise_peer_urls.contains(url) {
+            continue;
+        }
+        let Ok(mut client) = peers.client_at(url, Lane::Control) else { continue };
+        let info = match client.cluster_info(ClusterInfoRequest {}).await {
+            Ok(info) => info.into_inner(),
+            Err(status) => {
+                tracing::warn!(url, %status, "a member of the cluster did not answer");
+                continue;
+            }
+        };
+        let members = info.membership.unwrap_or_default().members.into_iter().map(node_from_pb);
+        let own = |node: &Node| {
+            node.peer_urls.iter().any(|url| config.initial_advertise_peer_urls.contains(url))
+        };
+        if let Some((member_id, _)) = members.into_iter().find(|(_, node)| own(node)) {
+            let founders = BTreeMap::new();
+            return Ok(Identity { cluster_id: info.cluster_id, member_id, founders });
+        }
+    }
+    Err(StartError::NotAdded)
+}
+
+/// Founds the cluster on its first start. One founder begins, so that the others do not stand
+/// against it; they only begin themselves if they do not hear from it.
+pub(super) async fn found(core: Arc<Core>, fresh: bool) {
+    let founders = &core.identity.founders;
+    if !fresh || founders.is_empty() {
+        return;
+    }
+    let first = founders.keys().next() == Some(&core.identity.member_id);
+    if !first {
+        tokio::time::sleep(Duration::from_millis(2 * core.config.election_ms)).await;
+    }
+    if core.raft.is_initialized().await.unwrap_or(true) {
+        return;
+    }
+    if let Err(error) = core.raft.initialize(founders.clone()).await {
+        // Another founder was faster.
+        tracing::debug!(%error, "not the one who founds the cluster");
+    }
+}
