@@ -23,6 +23,8 @@ pub struct CacheSpec {
     pub prefix: String,
     /// Beside name and namespace.
     pub fields: Vec<SelectableField>,
+    /// A field that many watchers select one value of (a pod's node); empty for none. One of `fields`.
+    pub index: Vec<String>,
 }
 
 /// The feed's connection to the store: a new number whenever the caches must list again; 0 = none yet.

@@ -19,11 +19,12 @@ mod limits;
 mod object;
 mod projection;
 mod read;
+mod ring;
 mod splice;
 mod storage;
 mod update;
 
-pub use cache::{Cache, CacheEvent, Encoding, Snapshot, WatchEnd, Watcher};
+pub use cache::{Cache, CacheEvent, Encoding, Scope, Snapshot, WatchEnd, Watcher};
 pub use caches::{CacheSpec, Caches};
 pub use compactor::run as run_compactor;
 pub use error::Error;

@@ -152,7 +152,7 @@ async fn writes_wait_for_a_leader() {
 }
 
 fn spec() -> CacheSpec {
-    CacheSpec { prefix: "/registry/c/".to_owned(), fields: Vec::new() }
+    CacheSpec { prefix: "/registry/c/".to_owned(), fields: Vec::new(), index: Vec::new() }
 }
 
 #[tokio::test]

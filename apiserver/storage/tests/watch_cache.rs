@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pintle_apiserver_storage::{Cache, CacheSpec, Caches, Error, Freshness, ListQuery, Storage};
+use pintle_apiserver_storage::{
+    Cache, CacheSpec, Caches, Error, Freshness, ListQuery, Scope, Storage, Watcher,
+};
+use pintle_machinery::resource::SelectableField;
 use pintle_store_api::memory::Memory;
 use pintle_store_api::{Store, pb};
 use tokio_util::sync::CancellationToken;
@@ -16,11 +19,22 @@ struct Fixture {
     pods: Arc<Cache>,
 }
 
+/// As the apiserver has it for pods.
+fn spec() -> CacheSpec {
+    let path = ["spec", "nodeName"].map(str::to_owned).to_vec();
+    let node = SelectableField {
+        label: "spec.nodeName".to_owned(),
+        path: path.clone(),
+        default: String::new(),
+    };
+    CacheSpec { prefix: "/registry/pods/".to_owned(), fields: vec![node], index: path }
+}
+
 fn fixture() -> Fixture {
     let store = Memory::new();
     let storage = Storage::new(store.clone());
     let caches = Caches::start(storage.clone(), CancellationToken::new());
-    let pods = caches.cache(CacheSpec { prefix: "/registry/pods/".to_owned(), fields: Vec::new() });
+    let pods = caches.cache(spec());
     Fixture { store, storage, caches, pods }
 }
 
@@ -112,7 +126,7 @@ async fn a_watch_from_a_list_sees_each_change_once_in_order() {
     let fixture = fixture();
     fixture.create("ns", "before").await;
     let listing = fixture.caches.list(&fixture.pods, &everything(0, "")).await.expect("lists");
-    let mut watcher = fixture.pods.watch_from(listing.revision).expect("watches");
+    let mut watcher = fixture.pods.watch_from(Scope::All, listing.revision).expect("watches");
     let mut expected = Vec::new();
     for round in 0..20 {
         let revision = fixture.create("ns", &format!("p{round}")).await;
@@ -140,10 +154,10 @@ async fn a_watch_from_before_the_cache_is_told_to_list_again() {
     let old = storage.create("/registry/pods/ns/a", pod("ns", "a"), None).await.expect("creates");
     storage.create("/registry/pods/ns/b", pod("ns", "b"), None).await.expect("creates");
     let caches = Caches::start(storage, CancellationToken::new());
-    let pods = caches.cache(CacheSpec { prefix: "/registry/pods/".to_owned(), fields: Vec::new() });
+    let pods = caches.cache(spec());
     caches.wait(&pods, Freshness::Consistent).await.expect("is ready");
-    assert!(matches!(pods.watch_from(old), Err(Error::Expired { .. })));
-    assert!(pods.watch_from(old + 1).is_ok());
+    assert!(matches!(pods.watch_from(Scope::All, old), Err(Error::Expired { .. })));
+    assert!(pods.watch_from(Scope::All, old + 1).is_ok());
 }
 
 #[tokio::test]
@@ -165,4 +179,45 @@ async fn a_future_revision_is_refused_after_a_while() {
     let current = fixture.create("ns", "a").await;
     let wait = fixture.caches.wait(&fixture.pods, Freshness::NotOlderThan(current + 100)).await;
     assert!(matches!(wait, Err(Error::TooLargeResourceVersion { .. })));
+}
+
+async fn names_of(watcher: &mut Watcher, count: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    while names.len() < count {
+        let events = tokio::time::timeout(Duration::from_secs(10), watcher.next()).await;
+        let events = events.expect("an event in time").expect("an open watch");
+        names.extend(events.iter().map(|event| event.object.name().to_owned()));
+    }
+    names
+}
+
+#[tokio::test]
+async fn narrow_watchers_get_their_part_and_no_more() {
+    let fixture = fixture();
+    let placed = |name: &str, node: &str| -> Bytes {
+        format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"ns"}},"spec":{{"nodeName":"{node}"}}}}"#
+        )
+        .into()
+    };
+    let key = |name: &str| format!("/registry/pods/ns/{name}");
+    fixture.caches.wait(&fixture.pods, Freshness::Consistent).await.expect("is ready");
+    let before = fixture.caches.revision();
+    let early = fixture.create("ns", "early").await;
+    let scope = |node: &str| Scope::Indexed(node.into());
+    let (_, _, mut one) = fixture.pods.watch_scope_with_snapshot(scope("n1"));
+    let (_, _, mut object) = fixture.pods.watch_scope_with_snapshot(Scope::Object("ns/b".into()));
+    for (name, node) in [("a", "n1"), ("b", "n2"), ("c", "n1")] {
+        fixture.storage.create(&key(name), placed(name, node), None).await.expect("creates");
+    }
+    fixture.storage.put(&key("early"), early, placed("early", "n1"), None).await.expect("binds");
+    assert_eq!(names_of(&mut one, 3).await, ["a", "c", "early"]);
+    assert_eq!(names_of(&mut object, 1).await, ["b"]);
+    let last = fixture.caches.wait_consistent().await.expect("is current");
+    assert_eq!(one.progress(), Some(last));
+    // Somebody who comes later finds the same in the ring,.
+    let mut later = fixture.pods.watch_from(scope("n1"), before).expect("is in the ring");
+    assert_eq!(names_of(&mut later, 3).await, ["a", "c", "early"]);
+    let mut other = fixture.pods.watch_from(scope("n2"), before).expect("is in the ring");
+    assert_eq!(names_of(&mut other, 1).await, ["b"]);
 }

@@ -20,7 +20,7 @@ use super::{Peer, Request, Server};
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// How long requests under way may take to end after the listener has closed.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+const DRAIN_MAX: Duration = Duration::from_secs(4);
 
 /// Streams of one HTTP/2 connection, as upstream: clients multiplex hundreds of watches.
 const STREAMS_MAX: u32 = 1000;

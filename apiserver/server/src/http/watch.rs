@@ -103,13 +103,14 @@ pub(super) async fn watch(
     let cache = server.registry.cache_of(&resource)?;
     let failed = |error| from_storage(error, &resource.group_resource(), "");
     server.registry.caches().wait(&cache, start.freshness).await.map_err(failed)?;
+    let scope = selection.scope(namespace, cache.spec());
     let (initial, revision, watcher) = match start.after {
-        Some(revision) => match cache.watch_from(revision) {
+        Some(revision) => match cache.watch_from(scope, revision) {
             Ok(watcher) => (VecDeque::new(), revision, watcher),
             Err(error) => return Ok(ended_with(&failed(error))),
         },
         None => {
-            let (snapshot, revision, watcher) = cache.watch_with_snapshot();
+            let (snapshot, revision, watcher) = cache.watch_scope_with_snapshot(scope);
             let selected = snapshot.range(namespace, "").filter(|object| selection.matches(object));
             let initial = if start.initial { selected.cloned().collect() } else { VecDeque::new() };
             (initial, revision, watcher)

@@ -127,6 +127,7 @@ impl Registry {
         let spec = CacheSpec {
             prefix: format!("{REGISTRY}{}/", storage.prefix),
             fields: resource.selectable_fields.clone(),
+            index: watch_index(resource),
         };
         Ok(self.0.caches.cache(spec))
     }
@@ -289,6 +290,14 @@ pub struct Target<'a> {
     pub name: &'a str,
     /// Empty for the object itself.
     pub subresource: &'a str,
+}
+
+/// The field of which every node watches its own value.
+fn watch_index(resource: &Resource) -> Vec<String> {
+    if resource.group.is_empty() && resource.plural == "pods" {
+        return ["spec", "nodeName"].map(str::to_owned).to_vec();
+    }
+    Vec::new()
 }
 
 /// A cached object at the version of `resource`.

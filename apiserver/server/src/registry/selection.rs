@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pintle_apiserver_storage::Object;
+use pintle_apiserver_storage::{CacheSpec, Object, Scope};
 use pintle_machinery::{FieldSelector, LabelSelector, Resource};
 
 use crate::error::ApiResult;
@@ -28,6 +28,21 @@ impl Selection {
     /// Whether every object is selected.
     pub(crate) fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The narrowest part of the resource that holds everything selected in `namespace`.
+    pub(crate) fn scope(&self, namespace: &str, spec: &CacheSpec) -> Scope {
+        let exact = |label: &str| self.fields.requires_exact(label).filter(|value| !value.is_empty());
+        let placed = !self.resource.namespaced || !namespace.is_empty();
+        if let Some(name) = exact("metadata.name").filter(|_| placed) {
+            let key = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+            return Scope::Object(key.into());
+        }
+        let indexed = (!spec.index.is_empty()).then(|| spec.index.join("."));
+        match indexed.as_deref().and_then(exact) {
+            Some(value) => Scope::Indexed(value.into()),
+            None => Scope::All,
+        }
     }
 
     /// Whether this object is selected.

@@ -32,6 +32,7 @@ pub struct Cluster {
     pub address: SocketAddr,
     pub dir: tempfile::TempDir,
     shutdown: CancellationToken,
+    serving: Option<tokio::task::JoinHandle<()>>,
     client: TlsConnector,
     anonymous: TlsConnector,
 }
@@ -93,18 +94,28 @@ impl Cluster {
             metrics_listen: None,
         };
         let shutdown = CancellationToken::new();
-        let cluster = Self {
+        let mut cluster = Self {
             store: store.clone(),
+            serving: None,
             address,
             client: connector(dir.path(), true),
             anonymous: connector(dir.path(), false),
             shutdown: shutdown.clone(),
             dir,
         };
-        tokio::spawn(async move { serve(config, store, shutdown).await.expect("serves") });
+        let serving = async move { serve(config, store, shutdown).await.expect("serves") };
+        cluster.serving = Some(tokio::spawn(serving));
         cluster.write_kubeconfig();
         cluster.wait_ready().await;
         cluster
+    }
+
+    /// Stops the server as a signal would, and waits until it has stopped.
+    pub async fn stop(&mut self) {
+        self.shutdown.cancel();
+        let serving = self.serving.take().expect("stops once");
+        let stopped = tokio::time::timeout(Duration::from_secs(20), serving).await;
+        stopped.expect("stops in time").expect("does not panic");
     }
 
     async fn wait_ready(&self) {
