@@ -54,6 +54,13 @@ pub async fn read(
     options: Options,
     out: &mpsc::Sender<Bytes>,
 ) -> io::Result<()> {
+    while !tokio::fs::try_exists(path).await? {
+        // The runtime creates the file a moment after it has started the container.
+        if !options.follow || !is_running(runtime, container_id).await {
+            return Ok(());
+        }
+        tokio::time::sleep(FOLLOW_PERIOD).await;
+    }
     let mut printer =
         Printer { options: options.clone(), left: options.limit_bytes, line_open: false };
     let (mut files, skip) = start_at(path, options.tail_lines).await?;

@@ -2,6 +2,7 @@
 //! it, and what runs without a pod is removed.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,6 +145,7 @@ impl Manager {
                     .collect();
                 gone.iter().for_each(|uid| self.forget(uid));
                 self.synced = true;
+                self.sweep_folders();
             }
             watcher::Event::Apply(pod) => self.apply(pod),
             watcher::Event::Delete(pod) => self.forget(pod.uid()),
@@ -171,6 +173,32 @@ impl Manager {
         if let Some(worker) = self.workers.get(uid) {
             worker.remove();
         }
+    }
+
+    /// Files of pods that went while no agent was there.
+    fn sweep_folders(&self) {
+        if !self.context.runtime.is_real() {
+            return;
+        }
+        let kept: HashSet<String> =
+            self.workers.keys().cloned().chain(self.before.uids().map(str::to_owned)).collect();
+        let paths = self.context.paths.clone();
+        tokio::task::spawn_blocking(move || {
+            for (uid, folder) in folders(&paths.pods(), |name| name.split('/').next()) {
+                if !kept.contains(&uid)
+                    && let Err(error) = crate::volume::remove_all(&uid, &paths)
+                {
+                    tracing::warn!(folder = %folder.display(), %error, "volumes of a gone pod stay");
+                }
+            }
+            for (uid, folder) in folders(&paths.pod_logs(), |name| name.rsplit('_').next()) {
+                if !kept.contains(&uid)
+                    && let Err(error) = std::fs::remove_dir_all(&folder)
+                {
+                    tracing::warn!(folder = %folder.display(), %error, "logs of a gone pod stay");
+                }
+            }
+        });
     }
 
     fn handle_runtime(&mut self) {
@@ -213,6 +241,14 @@ impl Manager {
             });
         }
     }
+}
+
+/// The folders inside `parent` with the pod uids in their names.
+fn folders(parent: &Path, uid_of: fn(&str) -> Option<&str>) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some((uid_of(entry.file_name().to_str()?)?.to_owned(), entry.path())))
+        .collect()
 }
 
 /// The next event; the watcher tries again by itself after errors.

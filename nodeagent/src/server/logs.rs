@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::State;
 use super::error::Error;
+use super::streaming;
 use crate::log::read::{self, Options};
 use crate::pod::PodExt;
 use crate::pod::runtime_status::{PodRuntime, Record};
@@ -58,6 +59,7 @@ pub(super) async fn container_logs(
     Path((namespace, name, container)): Path<(String, String, String)>,
     Query(parameters): Query<Parameters>,
 ) -> Result<Response, Error> {
+    streaming::containers_are_real(&state)?;
     let pod = state
         .pods
         .find(&namespace, &name)

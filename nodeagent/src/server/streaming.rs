@@ -52,6 +52,7 @@ pub(super) async fn remote_command(
     Query(pairs): Query<Pairs>,
     request: Request,
 ) -> Result<Response, Error> {
+    containers_are_real(&state)?;
     let part = |name: &str| path.get(name).map(String::as_str).unwrap_or_default();
     let streams = streams_of(&pairs);
     if !(streams.stdin || streams.stdout || streams.stderr) {
@@ -89,6 +90,7 @@ pub(super) async fn port_forward(
     Path(path): Path<HashMap<String, String>>,
     request: Request,
 ) -> Result<Response, Error> {
+    containers_are_real(&state)?;
     let part = |name: &str| path.get(name).map(String::as_str).unwrap_or_default();
     let pod = state
         .pods
@@ -109,6 +111,17 @@ pub(super) async fn port_forward(
             tracing::debug!(%error, "a port forwarding broke");
         }
     }))
+}
+
+/// Hollow nodes have nothing to stream from.
+pub(super) fn containers_are_real(state: &State) -> Result<(), Error> {
+    match state.context.runtime.is_real() {
+        true => Ok(()),
+        false => Err(Error::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "this node only pretends to run containers",
+        )),
+    }
 }
 
 async fn running_container(

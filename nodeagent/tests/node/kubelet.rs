@@ -82,7 +82,7 @@ impl Kubelet {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// Runs a command over a v5 WebSocket; `input` is sent and closed.
+    /// Runs a command over a v5 WebSocket; `input` is sent, and closed unless there is a terminal.
     pub(crate) async fn exec(&self, path: &str, input: &[u8]) -> Run {
         let mut request = format!("wss://127.0.0.1{path}").into_client_request().unwrap();
         request
@@ -92,12 +92,14 @@ impl Kubelet {
             tokio_tungstenite::client_async(request, self.connect().await).await.unwrap();
         assert_eq!(answer.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
         let (mut sink, mut stream) = socket.split();
-        let input = input.to_vec();
+        let (input, terminal) = (input.to_vec(), path.contains("tty=1"));
         let writer = tokio::spawn(async move {
             for chunk in input.chunks(10_000) {
                 sink.send(Message::Binary([&[0], chunk].concat().into())).await.unwrap();
             }
-            sink.send(Message::Binary(vec![255, 0].into())).await.unwrap();
+            if !terminal {
+                sink.send(Message::Binary(vec![255, 0].into())).await.unwrap();
+            }
             sink
         });
         let mut run = Run::default();

@@ -575,6 +575,8 @@ async fn an_agent_adopts_what_runs(world: &mut World) {
         .to_owned();
     world.stop_agent().await;
     world.stub.remove(&path("orphan-1"));
+    let stale = world.config.data_dir.join("pods/uid-long-gone/volumes");
+    std::fs::create_dir_all(&stale).unwrap();
     world.start_agent();
     // It was never not ready in between.
     let limit = Instant::now() + Duration::from_secs(20);
@@ -594,6 +596,7 @@ async fn an_agent_adopts_what_runs(world: &mut World) {
         assert!(Instant::now() < limit, "the orphan still runs");
         sleep(Duration::from_millis(50)).await;
     }
+    assert!(!stale.exists());
     world.delete("adopt-1", 1);
     world.gone("adopt-1").await;
 }
