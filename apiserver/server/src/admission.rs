@@ -9,6 +9,7 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod runtime_class;
 mod service_account;
@@ -123,6 +124,7 @@ pub fn build(_config: &Config, _registry: &Registry) -> Result<Chain, ServeError
         Arc::new(service_account::ServiceAccount),
         Arc::new(node_restriction::NodeRestriction),
         Arc::new(taint_nodes::TaintNodesByCondition),
+        Arc::new(pod_security::PodSecurity),
         Arc::new(priority::Priority),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
         Arc::new(storage::DefaultStorageClass),

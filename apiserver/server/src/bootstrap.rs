@@ -4,10 +4,12 @@
 //! Members do this at the same time. Creating what another one has just created is no error, and
 //! additions to what exists are compare-and-swap, so the outcome does not depend on who was first.
 
+mod members;
 mod objects;
 pub(crate) mod policy;
 mod rbac;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +23,14 @@ use crate::Config;
 use crate::error::{ApiError, ApiResult};
 use crate::registry::strategy::service;
 use crate::registry::{DeleteOptions, Registry, Target};
+use members::Members;
 use policy::Policy;
 
-/// How often the endpoints of the API are looked at.
-const ENDPOINTS_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a member says that it lives, and looks at the endpoints of the API.
+const ENDPOINTS_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long after its own start a member leaves the endpoints as the configuration has them.
+const SETTLING: Duration = Duration::from_secs(15);
 
 /// Creates what is missing, once; `/readyz` waits for it. Called again after a pause when it fails.
 pub(crate) async fn reconcile(config: &Config, registry: &Registry) -> Result<(), ApiError> {
@@ -40,7 +46,7 @@ pub(crate) async fn reconcile(config: &Config, registry: &Registry) -> Result<()
     let port = config.advertise.first().map_or(config.listen.port(), |address| address.port());
     ensure(registry, objects::kubernetes_service(network, port), keep).await?;
     ensure(registry, objects::dns_service(network), keep).await?;
-    reconcile_endpoints(config, registry).await?;
+    reconcile_endpoints(&config.advertise, registry).await?;
     let client_ca = read(&config.client_ca).await?;
     ensure(registry, objects::extension_authentication(&client_ca), overwrite).await?;
     if let Some(server) = config.advertise.first() {
@@ -55,18 +61,31 @@ pub(crate) async fn reconcile(config: &Config, registry: &Registry) -> Result<()
 pub(crate) async fn run(config: Arc<Config>, registry: Registry, shutdown: CancellationToken) {
     let repair =
         service::repair::run(service::allocator(&registry), registry.clone(), shutdown.clone());
-    let endpoints = async {
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(ENDPOINTS_INTERVAL) => {}
-            }
-            if let Err(error) = reconcile_endpoints(&config, &registry).await {
-                tracing::warn!(%error, "the endpoints of default/kubernetes could not be written");
-            }
-        }
-    };
+    let endpoints = follow_members(&config, &registry, &shutdown);
     tokio::join!(repair, endpoints);
+}
+
+/// Keeps the endpoints of `default/kubernetes` at the members that live.
+async fn follow_members(config: &Config, registry: &Registry, shutdown: &CancellationToken) {
+    let store = registry.storage().store().clone();
+    let mut members = Members::new(store, config.advertise.clone(), config.listen);
+    // The others are given a moment to come up before they are taken for dead.
+    let settled = tokio::time::Instant::now() + SETTLING;
+    loop {
+        let written = match members.renew().await {
+            Ok(_) if tokio::time::Instant::now() < settled => Ok(()),
+            Ok(live) => reconcile_endpoints(&live, registry).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "the endpoints of default/kubernetes could not be written");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            () = tokio::time::sleep(ENDPOINTS_INTERVAL) => {}
+        }
+    }
+    members.leave().await;
 }
 
 async fn read(path: &Path) -> ApiResult<String> {
@@ -150,8 +169,7 @@ async fn reconcile_policy(registry: &Registry, policy: Policy) -> ApiResult<()> 
 }
 
 /// The members as endpoints, and no slices but theirs.
-async fn reconcile_endpoints(config: &Config, registry: &Registry) -> ApiResult<()> {
-    let members = &config.advertise;
+async fn reconcile_endpoints(members: &[SocketAddr], registry: &Registry) -> ApiResult<()> {
     ensure(registry, objects::kubernetes_endpoints(members), overwrite).await?;
     let slices = objects::kubernetes_slices(members);
     let names: Vec<String> = slices.iter().map(|slice| object::name(slice).to_owned()).collect();

@@ -30,7 +30,19 @@ impl PodGraph {
         self.ask(|graph| graph.runs(node, namespace, name)).await
     }
 
-    async fn ask(&self, question: impl FnOnce(&Graph) -> bool) -> bool {
+    /// A no is looked at again with a cache that knows all that has been acknowledged by now: the
+    /// node may have heard of its pod from another member that was faster.
+    async fn ask(&self, question: impl Fn(&Graph) -> bool) -> bool {
+        if self.ask_cache(&question).await {
+            return true;
+        }
+        match self.registry.caches().wait_consistent().await {
+            Ok(_) => self.ask_cache(&question).await,
+            Err(_) => false,
+        }
+    }
+
+    async fn ask_cache(&self, question: impl Fn(&Graph) -> bool) -> bool {
         let cache = match self.registry.cache("", "pods").await {
             Ok(cache) => cache,
             Err(error) => {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::rbac::{Policies, is_privileged};
 use super::{Attributes, Authorizer, Decision, Rules};
 use crate::authn::UserInfo;
-use crate::error::ApiResult;
+use crate::error::{ApiError, ApiResult};
 use crate::registry::Registry;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -66,9 +66,22 @@ fn all<T: DeserializeOwned>(cache: &Cache) -> Vec<T> {
 #[async_trait::async_trait]
 impl Authorizer for Rbac {
     async fn authorize(&self, attributes: &Attributes) -> Decision {
+        let failed = |error: ApiError| Decision::NoOpinion(format!("RBAC: {error}"));
+        let policies = match self.policies().await {
+            Ok(policies) => policies,
+            Err(error) => return failed(error),
+        };
+        match policies.1.authorize(attributes) {
+            Decision::NoOpinion(_) => {}
+            decided => return decided,
+        }
+        // Whoever was granted something a moment ago, through another member, must not be refused.
+        if let Err(error) = self.registry.caches().wait_consistent().await {
+            return Decision::NoOpinion(format!("RBAC: {error}"));
+        }
         match self.policies().await {
-            Ok(policies) => policies.1.authorize(attributes),
-            Err(error) => Decision::NoOpinion(format!("RBAC: {error}")),
+            Ok(newer) => newer.1.authorize(attributes),
+            Err(error) => failed(error),
         }
     }
 
