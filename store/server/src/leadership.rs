@@ -78,6 +78,11 @@ impl Leadership {
         self.metrics.borrow_watched().snapshot.map_or(0, |id| id.index())
     }
 
+    /// The index up to which the log has been cut.
+    pub(crate) fn purged_index(&self) -> u64 {
+        self.metrics.borrow_watched().purged.map_or(0, |id| id.index())
+    }
+
     /// The membership in effect.
     pub(crate) fn membership(&self) -> Arc<StoredMembership> {
         Arc::clone(&self.server.borrow_watched().membership_config)

@@ -75,7 +75,7 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> StartError {
 pub struct Member {
     handle: Arc<Handle>,
     stop: Stop,
-    tasks: TaskTracker,
+    background: Background,
     servers: Vec<JoinHandle<()>>,
     /// End with the member.
     _threads: Threads,
@@ -87,15 +87,15 @@ pub async fn start(config: Config) -> Result<Member, StartError> {
     let threads = Threads::start().map_err(failed("starting threads"))?;
     let started = threads.handle().spawn(open(config)).await;
     let crashed = |error: tokio::task::JoinError| StartError::Consensus(error.to_string());
-    let Running { handle, stop, tasks, servers } = started.map_err(crashed)??;
-    Ok(Member { handle, stop, tasks, servers, _threads: threads })
+    let Running { handle, stop, background, servers } = started.map_err(crashed)??;
+    Ok(Member { handle, stop, background, servers, _threads: threads })
 }
 
 /// What [`build`] gives to the member.
 struct Running {
     handle: Arc<Handle>,
     stop: Stop,
-    tasks: TaskTracker,
+    background: Background,
     servers: Vec<JoinHandle<()>>,
 }
 
@@ -207,7 +207,7 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
     });
     let ports = Ports::bind(&core.config).await?;
 
-    let tasks = TaskTracker::new();
+    let background = Background::default();
     let context = proposer::Context {
         raft: raft.clone(),
         peers: Arc::clone(&peers),
@@ -215,7 +215,7 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
         applied: core.state.applied(),
         timeout,
     };
-    let run = |task| Background { shutdown: stop.gently.clone(), tasks: &tasks }.spawn(task);
+    let run = |task| background.spawn(task);
     run(Box::pin(proposer::run(context, proposals)) as BoxedTask);
     let context = read_index::Context { raft, peers, leadership, timeout };
     run(Box::pin(read_index::run(context, reads)));
@@ -228,30 +228,36 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
     run(Box::pin(async move { watching.watch_leader().await }));
     let publishing = Arc::clone(&core);
     run(Box::pin(async move { members::publish(&publishing).await }));
-    tasks.close();
 
     let handle = Arc::new(Handle::new(core));
     let servers = ports.serve(&handle, &stop);
-    Ok(Running { handle, stop, tasks, servers })
+    Ok(Running { handle, stop, background, servers })
 }
 
 type BoxedTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Tasks that end with the member.
-struct Background<'a> {
+/// The tasks of a member. They outlive the connections, whose last requests need them.
+#[derive(Debug, Default)]
+struct Background {
     shutdown: CancellationToken,
-    tasks: &'a TaskTracker,
+    tasks: TaskTracker,
 }
 
-impl Background<'_> {
-    fn spawn(self, task: BoxedTask) {
-        let shutdown = self.shutdown;
+impl Background {
+    fn spawn(&self, task: BoxedTask) {
+        let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = task => {}
                 () = shutdown.cancelled() => {}
             }
         });
+    }
+
+    async fn end(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 
@@ -320,7 +326,7 @@ impl Member {
                 tracing::warn!(%error, "a server did not end cleanly");
             }
         }
-        self.tasks.wait().await;
+        self.background.end().await;
         if let Err(error) = self.handle.core().raft.shutdown().await {
             tracing::warn!(%error, "consensus did not stop cleanly");
         }

@@ -81,6 +81,11 @@ fn server(core: &Core, text: &mut Text) {
         "Commands that were not acknowledged.",
         counters.proposals_failed.load(Ordering::Relaxed),
     );
+    text.gauge(
+        "pintle_raft_log_purged_index",
+        "The entry up to which the log has been cut.",
+        leadership.purged_index(),
+    );
     text.counter(
         "etcd_server_snapshot_apply_total",
         "Snapshots received from a leader and installed.",

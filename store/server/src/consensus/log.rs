@@ -285,3 +285,82 @@ impl LogStats {
         self.fsync_micros.fetch_add(micros, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+    use openraft::type_config::TypeConfigExt;
+    use openraft::vote::RaftLeaderId;
+
+    use super::super::types::{Batch, CommittedLeader};
+    use super::*;
+
+    fn id(term: u64, index: u64) -> LogId {
+        let leader: CommittedLeader =
+            openraft::impls::leader_id_std::LeaderId::new(term, 1).to_committed();
+        LogId::new(leader, index)
+    }
+
+    fn entry(term: u64, index: u64, bytes: usize) -> Entry {
+        Entry::new(id(term, index), EntryPayload::Normal(Batch(vec![7; bytes].into())))
+    }
+
+    async fn append(log: &mut LogStore, entries: Vec<Entry>) {
+        let (sender, flushed) = TypeConfig::oneshot();
+        log.append(entries, IOFlushed::signal(sender)).await.expect("accepted");
+        flushed.await.expect("answered").expect("on disk");
+    }
+
+    async fn indexes(log: &mut LogStore, range: std::ops::Range<u64>) -> Vec<(u64, u64)> {
+        let entries = log.try_get_log_entries(range).await.expect("readable");
+        let place = |entry: &Entry| (entry.log_id().committed_leader_id().term, entry.index());
+        entries.iter().map(place).collect()
+    }
+
+    /// Opens again once the writer thread has let go of the database.
+    fn reopen(dir: &Path) -> LogStore {
+        loop {
+            match LogStore::open(dir) {
+                Ok(log) => return log,
+                Err(error) => assert!(error.to_string().contains("lock"), "{error}"),
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_flushed_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut log = LogStore::open(dir.path()).expect("opens");
+        let vote = Vote::new_committed(3, 1);
+        log.save_vote(&vote).await.expect("saved");
+        append(&mut log, (1..=9).map(|index| entry(1, index, 10)).collect()).await;
+        log.truncate_after(Some(id(1, 6))).await.expect("cut");
+        append(&mut log, vec![entry(3, 7, 10)]).await;
+        log.purge(id(1, 2)).await.expect("purged");
+        log.save_committed(Some(id(3, 7))).await.expect("noted");
+        drop(log);
+        let mut log = reopen(dir.path());
+        assert_eq!(log.read_vote().await.expect("readable"), Some(vote));
+        assert_eq!(log.read_committed().await.expect("readable"), Some(id(3, 7)));
+        let state = log.get_log_state().await.expect("readable");
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(1, 2)), Some(id(3, 7))));
+        assert_eq!(indexes(&mut log, 0..100).await, [(1, 3), (1, 4), (1, 5), (1, 6), (3, 7)]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn entries_that_left_memory_are_read_from_disk() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut log = LogStore::open(dir.path()).expect("opens");
+        for index in 1..=40 {
+            append(&mut log, vec![entry(1, index, 1 << 20)]).await;
+        }
+        let (first_in_memory, _) = log.shared.tail.lock().read(1, 41, usize::MAX);
+        assert!(first_in_memory > 1, "the test must have pushed some out");
+        let all: Vec<(u64, u64)> = (1..=40).map(|index| (1, index)).collect();
+        assert_eq!(indexes(&mut log, 1..41).await, all);
+        let some = log.limited_get_log_entries(1, 41).await.expect("readable");
+        assert!(!some.is_empty() && some.len() < 40, "a piece, not everything");
+        assert_eq!(some[0].index(), 1);
+    }
+}

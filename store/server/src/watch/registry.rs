@@ -171,3 +171,79 @@ fn mark_all(slots: Option<&Slots>, revision: i64) {
         slot.mark(revision);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Watched {
+        registry: Registry,
+        wake: Arc<Wake>,
+    }
+
+    impl Watched {
+        fn new(ranges: &[(i64, KeyRange)]) -> (Self, Vec<(u64, Arc<Slot>)>) {
+            let mut watched = Self { registry: Registry::default(), wake: Arc::default() };
+            let mut slots = Vec::new();
+            for (key, range) in ranges {
+                let slot = Arc::new(Slot::new(Arc::clone(&watched.wake), *key));
+                slots.push((watched.registry.insert(range, Arc::clone(&slot)), slot));
+            }
+            (watched, slots)
+        }
+
+        fn woken_by(&self, key: &str, revision: i64) -> Vec<i64> {
+            self.registry.mark(key.as_bytes(), revision);
+            let mut woken = self.wake.take();
+            woken.sort_unstable();
+            woken
+        }
+    }
+
+    fn ranges() -> Vec<(i64, KeyRange)> {
+        let text = |text: &'static str| Bytes::from_static(text.as_bytes());
+        vec![
+            (1, KeyRange::point(text("/a/b"))),
+            (2, KeyRange::prefix(text("/a/"))),
+            (3, KeyRange::prefix(text("/"))),
+            (4, KeyRange::from_request(text("/a/a"), text("/a/c"))),
+            (5, KeyRange::from_request(text("\0"), text("\0"))),
+        ]
+    }
+
+    #[test]
+    fn a_write_wakes_whom_it_concerns_and_nobody_else() {
+        for (key, expected) in [
+            ("/a/b", vec![1, 2, 3, 4, 5]),
+            ("/a/bb", vec![2, 3, 4, 5]),
+            ("/a/c", vec![2, 3, 5]),
+            ("/b", vec![3, 5]),
+            ("x", vec![5]),
+            ("", vec![5]),
+        ] {
+            let (watched, _slots) = Watched::new(&ranges());
+            assert_eq!(watched.woken_by(key, 7), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_watcher_is_woken_once_until_it_looks() {
+        let (watched, slots) = Watched::new(&ranges()[..1]);
+        assert_eq!(watched.woken_by("/a/b", 7), [1]);
+        assert!(watched.woken_by("/a/b", 8).is_empty());
+        assert_eq!(slots[0].1.take(), 7, "the first revision that concerns it");
+        assert_eq!(watched.woken_by("/a/b", 9), [1]);
+    }
+
+    #[test]
+    fn nothing_is_left_of_watchers_that_are_gone() {
+        let (mut watched, slots) = Watched::new(&ranges());
+        for ((_, range), (id, _)) in ranges().iter().zip(&slots) {
+            watched.registry.remove(range, *id);
+        }
+        assert!(watched.woken_by("/a/b", 7).is_empty());
+        assert_eq!(watched.registry.len(), 0);
+        let Registry { points, prefixes, others, .. } = &watched.registry;
+        assert!(points.is_empty() && prefixes.is_empty() && others.is_empty());
+    }
+}

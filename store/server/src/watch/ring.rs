@@ -108,3 +108,70 @@ impl Ring {
         Read::Revisions { found, through: self.head, more: false }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pintle_store_api::Revision;
+    use pintle_store_api::mvccpb::KeyValue;
+
+    use super::*;
+
+    fn events(revision: i64, bytes: usize) -> RevisionEvents {
+        let kv = KeyValue { value: vec![0; bytes].into(), ..Default::default() };
+        let prev_kv = Some(kv.clone());
+        let event = Event { kv: Some(kv), prev_kv, ..Default::default() };
+        RevisionEvents { revision: Revision(revision), events: vec![event] }
+    }
+
+    /// First and last revision found, where the read ends, and whether more follows.
+    fn read(ring: &Ring, from: i64, bytes_max: usize) -> Option<(Option<i64>, usize, i64, bool)> {
+        match ring.read(from, bytes_max) {
+            Read::Revisions { found, through, more } => {
+                Some((found.first().map(|item| item.revision), found.len(), through, more))
+            }
+            Read::TooOld { .. } => None,
+        }
+    }
+
+    #[test]
+    fn a_read_begins_where_it_is_asked_to_and_ends_at_the_head() {
+        let mut ring = Ring::new(4);
+        (5..=9).for_each(|revision| ring.push(events(revision, 1)));
+        assert_eq!(read(&ring, 7, usize::MAX), Some((Some(7), 3, 9, false)));
+        assert_eq!(read(&ring, 10, usize::MAX), Some((None, 0, 9, false)));
+        assert_eq!(read(&ring, 4, usize::MAX), None, "older than the ring");
+        assert_eq!(read(&ring, 5, 1), Some((Some(5), 1, 5, true)), "one at least");
+    }
+
+    #[test]
+    fn the_ring_forgets_the_oldest_by_count_and_by_bytes() {
+        let mut ring = Ring::new(0);
+        let count = i64::try_from(REVISIONS_MAX).expect("small");
+        (1..=count + 1).for_each(|revision| ring.push(events(revision, 1)));
+        assert_eq!(read(&ring, 1, 0), None);
+        assert!(read(&ring, 2, 0).is_some());
+        ring.push(events(count + 2, BYTES_MAX));
+        assert_eq!(read(&ring, count + 2, 0).map(|found| found.1), Some(1), "one is always kept");
+        assert_eq!(read(&ring, count + 1, 0), None);
+    }
+
+    #[test]
+    fn a_reset_ring_sends_everybody_to_history() {
+        let mut ring = Ring::new(4);
+        ring.push(events(5, 1));
+        ring.reset(8);
+        assert_eq!(read(&ring, 5, usize::MAX), None);
+        assert_eq!(read(&ring, 8, usize::MAX), None);
+        assert_eq!(read(&ring, 9, usize::MAX), Some((None, 0, 8, false)));
+    }
+
+    #[test]
+    fn previous_values_are_only_for_those_who_asked() {
+        let mut ring = Ring::new(0);
+        ring.push(events(1, 1));
+        let Read::Revisions { found, .. } = ring.read(1, usize::MAX) else { panic!("held") };
+        assert!(found[0].events(true)[0].prev_kv.is_some());
+        assert!(found[0].events(false)[0].prev_kv.is_none());
+        assert!(Arc::ptr_eq(found[0].events(false), found[0].events(false)), "stripped once");
+    }
+}

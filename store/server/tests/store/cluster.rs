@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use pintle_store::remote::Remote;
 use pintle_store_api::{Store, WriteError};
 
 use crate::support::{Cluster, eventually, free_port, get, http_get, prefix_request, put};
@@ -144,6 +145,17 @@ async fn a_member_that_lags_gets_a_snapshot() {
     for i in 0..200 {
         put(&*cluster.handle(other), &format!("k{i}"), "v").await.expect("written");
     }
+    for survivor in (0..3).filter(|i| *i != lagging) {
+        let metrics = cluster.configs[survivor].metrics_listen.expect("given");
+        eventually("the log is cut above what the lagging member has", || async {
+            let text = http_get(metrics, "/metrics").await;
+            let line =
+                text.lines().find_map(|line| line.strip_prefix("pintle_raft_log_purged_index "));
+            let purged: u64 = line.expect("a metric").parse().expect("a number");
+            (purged > 50).then_some(())
+        })
+        .await;
+    }
     cluster.restart(lagging).await;
     cluster.ready().await;
     let handle = cluster.handle(lagging);
@@ -204,4 +216,37 @@ async fn a_member_without_a_majority_refuses_instead_of_lying() {
     // The refused write may have been kept, if its outcome was unknown.
     let kept = matches!(write, WriteError::Unknown(_)) && value.as_deref() == Some("2");
     assert!(kept || value.as_deref() == Some("1"), "{write}: {value:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_fails_no_request_of_a_client_that_knows_the_others() {
+    let mut cluster = Cluster::found(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    let endpoints: Vec<String> = (0..3).map(|i| cluster.client_url((leader + i) % 3)).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|n| {
+            let remote = Remote::connect(&endpoints, None).expect("valid endpoints");
+            let stop = Arc::clone(&stop);
+            tokio::spawn(async move {
+                let mut written = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let key = format!("c/{n}/{written}");
+                    put(&remote, &key, "v").await.expect("not one fails");
+                    written += 1;
+                }
+                written
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    cluster.shutdown(leader).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut written = 0;
+    for client in clients {
+        written += client.await.expect("client");
+    }
+    let read = cluster.handle((leader + 1) % 3).range(prefix_request("c/")).await;
+    assert_eq!(read.expect("readable").count, written);
 }

@@ -9,6 +9,7 @@ use pintle_store::{Config, Handle, Member, start};
 use pintle_store_api::pb::request_op::Request;
 use pintle_store_api::{Store, WriteError, pb};
 use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// Long enough for anything on a busy machine; only a failing test waits for it.
@@ -34,15 +35,21 @@ where
     }
 }
 
+/// Clusters that run at the same time. All databases of a process share a few threads for their
+/// flushes: more clusters than a machine would ever run make each other time out.
+static CLUSTERS: Semaphore = Semaphore::const_new(2);
+
 pub(crate) struct Cluster {
     pub(crate) configs: Vec<Config>,
     members: Vec<Option<Member>>,
     dir: TempDir,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl Cluster {
     /// `count` members that have just been founded; `tweak` may change what they are told.
     pub(crate) async fn found(count: usize, tweak: impl Fn(&mut Config)) -> Self {
+        let permit = CLUSTERS.acquire().await.expect("never closed");
         let dir = tempfile::tempdir().expect("temporary folder");
         let name = |i: usize| format!("m{i}");
         let peers: Vec<String> =
@@ -66,7 +73,7 @@ impl Cluster {
                 config
             })
             .collect();
-        let mut cluster = Self { members: Vec::new(), configs, dir };
+        let mut cluster = Self { members: Vec::new(), configs, dir, _permit: permit };
         for config in &cluster.configs {
             cluster.members.push(Some(start(config.clone()).await.expect("starts")));
         }
