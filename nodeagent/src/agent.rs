@@ -1,5 +1,6 @@
 //! The wiring: from a [`Config`] to running nodes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -17,6 +18,7 @@ use crate::dns;
 use crate::events;
 use crate::eviction;
 use crate::image_manager::ImageManager;
+use crate::images;
 use crate::log::rotate;
 use crate::node::info::{self, Machine};
 use crate::node::registration::{Pressure, Registration};
@@ -88,11 +90,37 @@ async fn real_node(
         serve_services(config, &paths, tasks, shutdown).await?;
     }
     let runtime: Arc<dyn Runtime> = Arc::new(Cri::new(&paths.containerd_socket()));
+    let import = import_own_images(paths.clone());
+    match runtime.image(images::PAUSE_IMAGE).await {
+        // No pod runs without it.
+        Ok(None) | Err(_) => import.await,
+        Ok(Some(_)) => drop(tasks.spawn(import)),
+    }
     let machine = Machine::read(paths.data_dir());
     let node =
         Node::new(config, config.node_name.clone(), paths, machine, runtime, shared, shutdown);
     node.serve(config, shutdown).await?;
     tasks.spawn(node.run(shutdown.clone()));
+    Ok(())
+}
+
+/// The project's own images of this build. A node whose pause image came another way runs without.
+async fn import_own_images(paths: Paths) {
+    let folder = paths.containerd_dir().join("own-images");
+    let result = match tokio::task::spawn_blocking(move || images::build_own(&folder)).await {
+        Ok(Ok(archives)) => import_all(&paths, archives).await,
+        Ok(Err(error)) => Err(error),
+        Err(error) => return tracing::error!(%error, "building the own images"),
+    };
+    if let Err(error) = result {
+        tracing::warn!(%error, "the own images are not imported");
+    }
+}
+
+async fn import_all(paths: &Paths, archives: Vec<PathBuf>) -> Result<(), images::Error> {
+    for archive in archives {
+        images::import(paths.data_dir(), &archive).await?;
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::remote_command::{linger, normal_close};
 use super::upgrade::{self, Upgraded};
 
 /// The WebSocket subprotocol of a SPDY tunnel.
@@ -24,11 +25,13 @@ const CHUNK: usize = 32 << 10;
 pub async fn tunnel(socket: WebSocket, url: &str) -> io::Result<()> {
     let upgraded = upgrade::connect(url, &[PORT_FORWARD.to_owned()]).await?;
     let (read, write) = upgraded.stream.into_split();
-    let (to_client, from_client) = socket.split();
+    let (to_client, mut from_client) = socket.split();
     tokio::select! {
-        result = to_websocket(read, upgraded.rest, to_client) => result,
-        result = from_websocket(from_client, write) => result,
+        result = to_websocket(read, upgraded.rest, to_client) => result?,
+        result = from_websocket(&mut from_client, write) => return result,
     }
+    linger(from_client).await;
+    Ok(())
 }
 
 async fn to_websocket(
@@ -42,14 +45,14 @@ async fn to_websocket(
     loop {
         let mut buffer = BytesMut::with_capacity(CHUNK);
         if read.read_buf(&mut buffer).await? == 0 {
-            return client.send(Message::Close(None)).await.map_err(io::Error::other);
+            return client.send(normal_close()).await.map_err(io::Error::other);
         }
         client.send(Message::Binary(buffer.freeze())).await.map_err(io::Error::other)?;
     }
 }
 
 async fn from_websocket(
-    mut client: SplitStream<WebSocket>,
+    client: &mut SplitStream<WebSocket>,
     mut write: OwnedWriteHalf,
 ) -> io::Result<()> {
     while let Some(message) = client.next().await {

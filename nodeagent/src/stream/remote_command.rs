@@ -1,8 +1,9 @@
 //! `exec` and `attach` for a WebSocket client: each message starts with its channel.
 
 use std::io;
+use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -26,6 +27,8 @@ const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 /// Pings that wait to be answered; more would be a server gone mad.
 const PONGS: usize = 8;
+/// How long a client gets to close its side.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The streams of one command at the runtime.
 #[derive(Debug)]
@@ -56,11 +59,27 @@ pub async fn bridge(socket: WebSocket, url: &str, streams: Streams) -> io::Resul
     let mut sender = Sender::new(write);
     let opened = open(&mut sender, streams).await?;
     let receiver = Receiver::new(read, &upgraded.rest);
-    let (to_client, from_client) = socket.split();
+    let (to_client, mut from_client) = socket.split();
     let (pong, pongs) = mpsc::channel(PONGS);
     tokio::select! {
-        result = output(receiver, to_client, &opened, streams, pong) => result,
-        result = input(from_client, sender, &opened, pongs) => result,
+        result = output(receiver, to_client, &opened, streams, pong) => result?,
+        result = input(&mut from_client, sender, &opened, pongs) => return result,
+    }
+    linger(from_client).await;
+    Ok(())
+}
+
+/// The frame that clients take for a good end.
+pub(super) fn normal_close() -> Message {
+    Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() }))
+}
+
+/// Waits for the client to close, too: a connection that is dropped with unread bytes is reset, and a
+/// reset takes back what was sent last.
+pub(super) async fn linger(mut client: SplitStream<WebSocket>) {
+    let read = async { while let Some(Ok(_)) = client.next().await {} };
+    if tokio::time::timeout(LINGER, read).await.is_err() {
+        tracing::debug!("the client does not close");
     }
 }
 
@@ -105,7 +124,7 @@ async fn output(
             Frame::Reset(_) | Frame::Other => {}
         }
     }
-    client.send(Message::Close(None)).await.map_err(io::Error::other)
+    client.send(normal_close()).await.map_err(io::Error::other)
 }
 
 async fn send(
@@ -121,7 +140,7 @@ async fn send(
 
 /// Client to runtime. Ends when the client goes; a client that only closes its input stays.
 async fn input(
-    mut client: SplitStream<WebSocket>,
+    client: &mut SplitStream<WebSocket>,
     mut sender: Sender<OwnedWriteHalf>,
     opened: &Opened,
     mut pongs: mpsc::Receiver<u32>,

@@ -104,6 +104,9 @@ impl Kubelet {
         });
         let mut run = Run::default();
         while let Some(Ok(message)) = stream.next().await {
+            if let Message::Close(frame) = &message {
+                assert_eq!(u16::from(frame.as_ref().unwrap().code), 1000);
+            }
             let Message::Binary(data) = message else { continue };
             let (channel, data) = data.split_first().unwrap();
             match channel {
