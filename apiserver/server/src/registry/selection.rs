@@ -32,10 +32,12 @@ impl Selection {
 
     /// The narrowest part of the resource that holds everything selected in `namespace`.
     pub(crate) fn scope(&self, namespace: &str, spec: &CacheSpec) -> Scope {
-        let exact = |label: &str| self.fields.requires_exact(label).filter(|value| !value.is_empty());
+        let exact =
+            |label: &str| self.fields.requires_exact(label).filter(|value| !value.is_empty());
         let placed = !self.resource.namespaced || !namespace.is_empty();
         if let Some(name) = exact("metadata.name").filter(|_| placed) {
-            let key = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+            let key =
+                if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
             return Scope::Object(key.into());
         }
         let indexed = (!spec.index.is_empty()).then(|| spec.index.join("."));

@@ -268,8 +268,7 @@ impl Check<'_> {
         let mut merged = old.clone();
         set_or_remove(&mut merged, "status", value.get("status"));
         // Custom resources take nothing but the status; the labels of built-in kinds may come along.
-        let taken: &[&str] =
-            if cx.resource.custom { &[] } else { &["labels", "annotations"] };
+        let taken: &[&str] = if cx.resource.custom { &[] } else { &["labels", "annotations"] };
         let from = object::metadata(&value).cloned().unwrap_or_default();
         let metadata = object::metadata_mut(&mut merged);
         for field in taken.iter().chain(&["managedFields"]) {
