@@ -191,6 +191,12 @@ impl Reader {
         self.database.load().flush()
     }
 
+    /// Ends flushes and compactions, waiting for those under way: the member is stopping, and the
+    /// process may end with readers left over. Reads go on, writes do not.
+    pub fn stop_background_work(&self) {
+        self.database.load_full().db().cancel_all_background_work(true);
+    }
+
     /// The `applied` bytes that a crash now would come back to; `None` before the first flush.
     pub fn flushed_meta(&self) -> Result<Option<Bytes>, Fault> {
         let (_, applied) = self.database.load().flushed()?;

@@ -39,6 +39,8 @@ use crate::{lease, members, proposer, read_index, retention, tls};
 
 /// How long a stopping leader waits for its successor.
 const TRANSFER_MAX: Duration = Duration::from_secs(2);
+/// How long the last write batch may take.
+const APPLY_END_MAX: Duration = Duration::from_secs(5);
 
 /// Why a member did not start.
 #[derive(Debug, thiserror::Error)]
@@ -304,19 +306,21 @@ impl Member {
         hand_over(&core).await;
         self.end().await;
         let reader = core.reader().clone();
-        drop(core);
         match tokio::task::spawn_blocking(move || reader.flush()).await {
             Ok(Ok(())) => {}
             // The log brings it back.
             Ok(Err(error)) => tracing::warn!(%error, "the state was not flushed"),
             Err(error) => tracing::warn!(%error, "the state was not flushed"),
         }
+        close(&core).await;
     }
 
     /// Stops at once, as a crash would: nothing is handed over and nothing is flushed.
     pub async fn kill(self) {
+        let core = Arc::clone(self.handle.core());
         self.stop.now.cancel();
         self.end().await;
+        close(&core).await;
     }
 
     async fn end(self) {
@@ -330,6 +334,22 @@ impl Member {
         if let Err(error) = self.handle.core().raft.shutdown().await {
             tracing::warn!(%error, "consensus did not stop cleanly");
         }
+        let ended = self.handle.core().state.ended.cancelled();
+        if tokio::time::timeout(APPLY_END_MAX, ended).await.is_err() {
+            tracing::warn!("the apply thread did not end in time");
+        }
+    }
+}
+
+/// Leaves no thread at work in a database, so that the process may end at any time.
+async fn close(core: &Arc<Core>) {
+    let core = Arc::clone(core);
+    let stopped = tokio::task::spawn_blocking(move || {
+        core.log.stop_background_work();
+        core.reader().stop_background_work();
+    });
+    if let Err(error) = stopped.await {
+        tracing::warn!(%error, "the databases were not closed");
     }
 }
 

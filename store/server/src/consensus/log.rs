@@ -103,6 +103,12 @@ impl LogStore {
         &self.shared.stats
     }
 
+    /// Ends flushes and compactions: the member has stopped, and the process may end with this value
+    /// left over.
+    pub(crate) fn stop_background_work(&self) {
+        self.shared.db.cancel_all_background_work(true);
+    }
+
     /// Bytes written since the start.
     pub(crate) fn appended_bytes(&self) -> u64 {
         self.shared.stats.bytes.load(Ordering::Relaxed)

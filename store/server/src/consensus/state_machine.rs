@@ -20,6 +20,7 @@ use pintle_proto::raft::{Command, CommandBatch};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::codec;
 use super::snapshot::{SnapshotBuilder, SnapshotData, SnapshotStore, StateSnapshot};
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     applied: watch::Sender<u64>,
     /// Snapshots installed since the start.
     pub(crate) installs: AtomicU64,
+    /// The apply thread has ended.
+    pub(crate) ended: CancellationToken,
 }
 
 impl Shared {
@@ -111,12 +114,17 @@ impl StateMachine {
             applied: watch::Sender::new(state.index()),
             state: Mutex::new(state),
             installs: AtomicU64::new(0),
+            ended: CancellationToken::new(),
         });
         // openraft sends one request and waits for its answer.
         let (requests, queue) = mpsc::channel(1);
         let hub = hub(reader);
         let applier = Applier { mvcc, shared: Arc::clone(&shared), hub, leases, queue };
-        std::thread::Builder::new().name("raft-apply".into()).spawn(move || applier.run())?;
+        std::thread::Builder::new().name("raft-apply".into()).spawn(move || {
+            let ended = applier.shared.ended.clone().drop_guard();
+            applier.run();
+            drop(ended);
+        })?;
         Ok(Self { shared, requests })
     }
 

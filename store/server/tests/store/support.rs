@@ -187,6 +187,22 @@ pub(crate) async fn http_get(address: std::net::SocketAddr, path: &str) -> Strin
     response
 }
 
+impl Drop for Cluster {
+    /// Stops what still runs: the process must not end while a database is at work.
+    fn drop(&mut self) {
+        let members: Vec<Member> = self.members.drain(..).flatten().collect();
+        let stop = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("starts").block_on(async {
+                for member in members {
+                    member.kill().await;
+                }
+            });
+        };
+        std::thread::spawn(stop).join().expect("stops");
+    }
+}
+
 pub(crate) fn put_request(key: &str, value: &str) -> pb::PutRequest {
     pb::PutRequest {
         key: key.to_owned().into(),
