@@ -4,6 +4,7 @@
 //! has not come back through the watch; it counts like any other. Invariant: whatever order events arrive in, the
 //! contents equal those of a cluster built from the present objects (held by a property test).
 
+mod budgets;
 mod selectors;
 mod volumes;
 
@@ -14,6 +15,7 @@ use crate::node::{NodeChange, NodeFacts, NodeInfo};
 use crate::pod::{PodInfo, Uid};
 use crate::selector::Labels;
 
+pub use budgets::{Budget, Budgets};
 pub use selectors::{OwnerKey, Selectors};
 pub use volumes::{BoundClaim, ClaimInfo, Volumes};
 
@@ -55,6 +57,8 @@ pub struct Cluster {
     namespaces: HashMap<String, Labels>,
     /// Claims, volumes and classes.
     pub volumes: Volumes,
+    /// Pods that had better not be displaced.
+    pub budgets: Budgets,
     /// Selectors of services and of the owners of pods.
     pub selectors: Selectors,
 }

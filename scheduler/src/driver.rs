@@ -47,6 +47,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let _stop_on_return = stop.clone().drop_guard();
     let (updates, inbox) = mpsc::channel(UPDATES_MAX);
     let (leadership, commands) = mpsc::channel(1);
+    let filled = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let sources = watch::spawn_all(&mut tasks, &config.client, &updates, &stop);
     let reporter = report::Reporter::spawn(&mut tasks, &config, stop.clone());
@@ -60,6 +61,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         bindings: JoinSet::new(),
         reporter,
         unsynced: sources,
+        filled: filled.clone(),
         leading: false,
     };
     tasks.spawn(driver.run(stop.clone()));
@@ -73,8 +75,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         let leadership = leadership.clone();
         async move { lead(&leadership, term).await }
     };
+    let stand = async {
+        // Who cannot see the cluster must not keep those from scheduling who can.
+        if stop.run_until_cancelled(filled.cancelled()).await.is_some() {
+            pintle_election::run_while_leading(election, stop.clone(), lead).await;
+        }
+    };
     tokio::select! {
-        () = pintle_election::run_while_leading(election, stop.clone(), lead) => {}
+        () = stand => {}
         failed = first_failure(&mut tasks) => return Err(Error::Task(failed)),
     }
     stop.cancel();
@@ -134,6 +142,8 @@ struct Driver {
     reporter: report::Reporter,
     /// Sources that have not delivered their first list.
     unsynced: usize,
+    /// Cancelled once all of them have.
+    filled: CancellationToken,
     leading: bool,
 }
 
@@ -199,13 +209,14 @@ impl Driver {
                 self.unsynced -= 1;
                 if self.unsynced == 0 {
                     info!("caches are filled");
+                    self.filled.cancel();
                 }
             }
         }
     }
 
     fn may_schedule(&self) -> bool {
-        self.leading && self.unsynced == 0 && self.bindings.len() < BINDINGS_MAX
+        self.leading && self.bindings.len() < BINDINGS_MAX
     }
 
     fn schedule(&mut self) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::cluster::{ClaimInfo, Cluster, OwnerKey, PodChange};
+use crate::cluster::{Budget, ClaimInfo, Cluster, OwnerKey, PodChange};
 use crate::framework::{Diagnosis, PluginSet};
 use crate::node::NodeFacts;
 use crate::plugins::{ClusterEvent, worth_retrying};
@@ -38,6 +38,8 @@ pub enum Update {
     Volume(String, Option<Box<PersistentVolume>>),
     /// Whether a storage class waits for the first consumer of a claim.
     Class(String, bool),
+    /// A PodDisruptionBudget, by namespace and name; `None` when it is gone.
+    Budget(String, String, Option<Budget>),
     /// The selector of a service, by namespace and name; `None` when it is gone.
     Service(String, String, Option<Labels>),
     /// The selector of an owner of pods; `None` when it is gone.
@@ -134,6 +136,9 @@ impl Engine {
             Update::Class(name, waits) => {
                 self.cluster.volumes.set_class(&name, waits);
                 self.retry(ClusterEvent::Storage, now);
+            }
+            Update::Budget(namespace, name, budget) => {
+                self.cluster.budgets.set(&namespace, &name, budget);
             }
             Update::Service(namespace, name, selector) => {
                 self.cluster.selectors.set_service(&namespace, &name, selector);
@@ -278,7 +283,6 @@ impl Engine {
 }
 
 fn retry(queue: &mut Queue, cluster: &Cluster, event: ClusterEvent<'_>, now: Duration) {
-    if queue.has_rejected() {
-        queue.retry_if(now, |pod, by| worth_retrying(by, event, cluster, pod));
-    }
+    let worth = |pod: &PodInfo, by| worth_retrying(by, event, cluster, pod);
+    queue.retry_if(now, event.listeners(), worth);
 }

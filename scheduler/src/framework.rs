@@ -34,7 +34,7 @@ pub enum Plugin {
 }
 
 /// A set of plugins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PluginSet(u16);
 
 /// Why a plugin turns a node, or a pod, down.
@@ -135,6 +135,11 @@ impl PluginSet {
     /// Whether none is in.
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether any plugin is in both.
+    pub fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// The plugins of the set.

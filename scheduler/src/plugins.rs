@@ -58,6 +58,36 @@ pub enum ClusterEvent<'a> {
     Storage,
 }
 
+impl ClusterEvent<'_> {
+    /// The plugins that such an event can make change their mind at all.
+    pub fn listeners(self) -> PluginSet {
+        let listeners: &[Plugin] = match self {
+            Self::Node(..) => &[
+                Plugin::NodeUnschedulable,
+                Plugin::NodeName,
+                Plugin::TaintToleration,
+                Plugin::NodeAffinity,
+                Plugin::NodePorts,
+                Plugin::NodeResourcesFit,
+                Plugin::VolumeBinding,
+                Plugin::PodTopologySpread,
+                Plugin::InterPodAffinity,
+            ],
+            Self::NodeGone => &[Plugin::PodTopologySpread],
+            Self::PodPlaced(_) => &[Plugin::PodTopologySpread, Plugin::InterPodAffinity],
+            Self::PodGone(_) => &[
+                Plugin::NodePorts,
+                Plugin::NodeResourcesFit,
+                Plugin::PodTopologySpread,
+                Plugin::InterPodAffinity,
+            ],
+            Self::Namespace => &[Plugin::InterPodAffinity],
+            Self::Storage => &[Plugin::VolumeBinding],
+        };
+        listeners.iter().copied().collect()
+    }
+}
+
 /// Whether an event may change the mind of one of the plugins that rejected `pod`.
 pub fn worth_retrying(
     rejected_by: PluginSet,

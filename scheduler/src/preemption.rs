@@ -39,6 +39,8 @@ pub enum Outcome {
 struct Candidate {
     slot: Slot,
     victims: Vec<Arc<PodInfo>>,
+    /// How many of them a disruption budget has no room for.
+    violations: usize,
 }
 
 /// Looks for the node on which making room costs least.
@@ -65,7 +67,7 @@ pub fn preempt(cluster: &Cluster, pod: &PodInfo, diagnosis: &Diagnosis) -> Outco
         let enough = (resolvable.len() / 10).max(MIN_CANDIDATES);
         for slot in resolvable {
             match make_room(cluster, pod, slot, &mut filters) {
-                Ok(victims) => candidates.push(Candidate { slot, victims }),
+                Ok(candidate) => candidates.push(candidate),
                 Err(Some(rejection)) => rejection.reasons.iter().for_each(|r| note(r, 1)),
                 Err(None) => note("No preemption victims found for incoming pod", 1),
             }
@@ -75,7 +77,7 @@ pub fn preempt(cluster: &Cluster, pod: &PodInfo, diagnosis: &Diagnosis) -> Outco
         }
     }
     match candidates.into_iter().min_by_key(Candidate::cost) {
-        Some(Candidate { slot, victims }) => Outcome::Nominate { slot, victims },
+        Some(Candidate { slot, victims, .. }) => Outcome::Nominate { slot, victims },
         None => {
             let reasons = reasons.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
             Outcome::Hopeless(format!("preemption: {}", histogram(diagnosis.nodes_total, &reasons)))
@@ -102,7 +104,7 @@ fn make_room(
     pod: &PodInfo,
     slot: Slot,
     filters: &mut Filters<'_>,
-) -> Result<Vec<Arc<PodInfo>>, Option<Rejection>> {
+) -> Result<Candidate, Option<Rejection>> {
     let node = cluster.node(slot);
     let less_important = node.pods.iter().filter(|other| other.priority < pod.priority);
     let mut removed: Vec<Arc<PodInfo>> = less_important.cloned().collect();
@@ -115,18 +117,26 @@ fn make_room(
     rivals.iter().for_each(|rival| supposed.add(rival.clone()));
     removed.iter().for_each(|other| supposed.remove(other));
     let result = supposed.filters.check(&supposed.node);
+    // Those that a budget protects come back first.
+    let (protected, others) = cluster.budgets.split(removed);
     let mut victims = Vec::new();
-    for other in removed {
+    let mut violations = 0;
+    for (other, is_protected) in protected
+        .into_iter()
+        .map(|pod| (pod, true))
+        .chain(others.into_iter().map(|pod| (pod, false)))
+    {
         supposed.add(other.clone());
         if result.is_ok() && supposed.filters.check(&supposed.node).is_err() {
             supposed.remove(&other);
             victims.push(other);
+            violations += usize::from(is_protected);
         }
     }
     // The filters serve the next node too.
     victims.iter().for_each(|victim| supposed.add(victim.clone()));
     rivals.iter().for_each(|rival| supposed.remove(rival));
-    result.map(|()| victims).map_err(Some)
+    result.map(|()| Candidate { slot, victims, violations }).map_err(Some)
 }
 
 /// A node as it would be, with filters that know.
@@ -153,15 +163,16 @@ fn importance(pod: &PodInfo) -> (Reverse<i32>, Timestamp) {
 }
 
 impl Candidate {
-    /// Less is better: the least important highest victim, the lowest sum of priorities, the fewest victims, and of
+    /// Less is better: the fewest violated budgets, the least important highest victim, the lowest sum of priorities, the fewest victims, and of
     /// the most important ones those that have run for the shortest time.
-    fn cost(&self) -> (i32, i64, usize, Reverse<Timestamp>) {
+    fn cost(&self) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
         let highest = self.victims.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
         // Shifted, so that more victims never make a smaller sum.
         let shifted = |victim: &Arc<PodInfo>| i64::from(victim.priority) - i64::from(i32::MIN) + 1;
         let sum = self.victims.iter().map(shifted).sum();
         let most_important = self.victims.iter().filter(|victim| victim.priority == highest);
         let earliest = most_important.map(|victim| victim.started.unwrap_or(Timestamp::MAX)).min();
-        (highest, sum, self.victims.len(), Reverse(earliest.unwrap_or(Timestamp::MAX)))
+        let latest = Reverse(earliest.unwrap_or(Timestamp::MAX));
+        (self.violations, highest, sum, self.victims.len(), latest)
     }
 }

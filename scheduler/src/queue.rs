@@ -6,7 +6,7 @@
 //! A pod with scheduling gates is *gated* until they are gone. Time is a parameter, counted from any fixed origin.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ pub struct Queue {
     active: BTreeSet<(Turn, Uid)>,
     /// Backing off, by when it ends.
     backing_off: BTreeSet<(Duration, Uid)>,
-    /// Rejected, by when it happened.
-    rejected: BTreeSet<(Duration, Uid)>,
+    /// Rejected, by whom, and by when it happened. There are few ways to be rejected, and many pods.
+    rejected: BTreeMap<PluginSet, BTreeSet<(Duration, Uid)>>,
     arrivals: u64,
 }
 
@@ -116,7 +116,7 @@ impl Queue {
             entry.last_attempt = Some(now);
             entry.state = State::Rejected { at: now, by };
             let uid = entry.pod.uid.clone();
-            self.rejected.insert((now, uid));
+            self.rejected.entry(by).or_default().insert((now, uid));
         }
     }
 
@@ -129,17 +129,19 @@ impl Queue {
         }
     }
 
-    /// Something has happened: each rejected pod for which it is worth a retry gets one.
-    pub fn retry_if(&mut self, now: Duration, worth: impl Fn(&PodInfo, PluginSet) -> bool) {
-        let worthwhile: Vec<Uid> = self
-            .rejected
-            .iter()
-            .filter(|(_, uid)| {
-                self.entries.get(uid).is_some_and(|entry| match entry.state {
-                    State::Rejected { by, .. } => worth(&entry.pod, by),
-                    _ => false,
-                })
-            })
+    /// Something has happened that only `listeners` care about: each rejected pod for which it is worth a retry gets one.
+    /// Pods that no plugin in particular has rejected are always asked about.
+    pub fn retry_if(
+        &mut self,
+        now: Duration,
+        listeners: PluginSet,
+        worth: impl Fn(&PodInfo, PluginSet) -> bool,
+    ) {
+        let concerned =
+            self.rejected.iter().filter(|(by, _)| by.is_empty() || by.intersects(listeners));
+        let pods = concerned.flat_map(|(by, pods)| pods.iter().map(move |(_, uid)| (*by, uid)));
+        let worthwhile: Vec<Uid> = pods
+            .filter(|(by, uid)| self.entries.get(*uid).is_some_and(|entry| worth(&entry.pod, *by)))
             .map(|(_, uid)| uid.clone())
             .collect();
         for uid in worthwhile {
@@ -154,7 +156,7 @@ impl Queue {
         {
             self.enqueue(&uid, now);
         }
-        while let Some((at, uid)) = self.rejected.first().cloned()
+        while let Some((at, uid)) = self.longest_rejected().cloned()
             && at + REJECTED_MAX <= now
         {
             self.enqueue(&uid, now);
@@ -167,13 +169,8 @@ impl Queue {
             return Some(Duration::ZERO);
         }
         let backoff = self.backing_off.first().map(|(until, _)| *until);
-        let rejected = self.rejected.first().map(|(at, _)| *at + REJECTED_MAX);
+        let rejected = self.longest_rejected().map(|(at, _)| *at + REJECTED_MAX);
         backoff.into_iter().chain(rejected).min()
-    }
-
-    /// Whether any pod waits for an event.
-    pub fn has_rejected(&self) -> bool {
-        !self.rejected.is_empty()
     }
 
     /// The newest version of a pod.
@@ -194,7 +191,7 @@ impl Queue {
         let mut depth = Depth {
             active: self.active.len(),
             backing_off: self.backing_off.len(),
-            rejected: self.rejected.len(),
+            rejected: self.rejected.values().map(BTreeSet::len).sum(),
             ..Depth::default()
         };
         for entry in self.entries.values() {
@@ -205,6 +202,10 @@ impl Queue {
             }
         }
         depth
+    }
+
+    fn longest_rejected(&self) -> Option<&(Duration, Uid)> {
+        self.rejected.values().filter_map(BTreeSet::first).min()
     }
 
     fn in_flight(&mut self, uid: &str) -> Option<&mut Entry> {
@@ -242,8 +243,13 @@ impl Queue {
             State::BackingOff { until } => {
                 self.backing_off.remove(&(until, uid));
             }
-            State::Rejected { at, .. } => {
-                self.rejected.remove(&(at, uid));
+            State::Rejected { at, by } => {
+                if let Some(pods) = self.rejected.get_mut(&by) {
+                    pods.remove(&(at, uid));
+                    if pods.is_empty() {
+                        self.rejected.remove(&by);
+                    }
+                }
             }
             State::InFlight | State::Gated => {}
         }

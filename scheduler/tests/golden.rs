@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use pintle_scheduler::cluster::{ClaimInfo, OwnerKey};
+use pintle_scheduler::cluster::{Budget, ClaimInfo, OwnerKey};
 use pintle_scheduler::engine::{Action, Engine, Update};
 use pintle_scheduler::framework::Plugin;
 use pintle_scheduler::node::NodeFacts;
@@ -33,6 +33,8 @@ struct Case {
     claims: BTreeMap<String, Value>,
     #[serde(default)]
     volumes: BTreeMap<String, Value>,
+    #[serde(default)]
+    budgets: BTreeMap<String, Value>,
     /// Storage classes that wait for the first consumer.
     #[serde(default)]
     waiting_classes: Vec<String>,
@@ -135,6 +137,10 @@ fn engine(case: &Case) -> Engine {
     for (name, volume) in &case.volumes {
         let volume: PersistentVolume = serde_json::from_value(volume.clone()).unwrap();
         apply(Update::Volume(name.clone(), Some(Box::new(volume))));
+    }
+    for (name, budget) in &case.budgets {
+        let budget = Budget::new(&serde_json::from_value(budget.clone()).unwrap());
+        apply(Update::Budget("default".into(), name.clone(), Some(budget)));
     }
     for name in &case.waiting_classes {
         apply(Update::Class(name.clone(), true));

@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
 };
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -18,9 +19,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::debug;
 
-use crate::cluster::{ClaimInfo, OwnerKey};
+use crate::cluster::{Budget, ClaimInfo, OwnerKey};
 use crate::engine::Update;
 use crate::node::NodeFacts;
 use crate::pod::PodInfo;
@@ -63,6 +64,7 @@ pub(super) fn spawn_all(
     spawner.spawn::<PersistentVolumeClaim>(all(), true);
     spawner.spawn::<PersistentVolume>(all(), true);
     spawner.spawn::<StorageClass>(all(), true);
+    spawner.spawn::<PodDisruptionBudget>(all(), false);
     spawner.spawn::<Service>(all(), false);
     spawner.spawn::<ReplicaSet>(all(), false);
     spawner.spawn::<StatefulSet>(all(), false);
@@ -110,7 +112,7 @@ async fn follow<K: Source>(
                     }
                 }
             }
-            Err(error) => warn!(kind = %K::kind(&()), %error, "cannot watch"),
+            Err(error) => debug!(kind = %K::kind(&()), %error, "cannot watch"),
         }
     }
 }
@@ -249,6 +251,16 @@ impl Source for StorageClass {
 
     fn absent(key: Key) -> Update {
         Update::Class(key.name, false)
+    }
+}
+
+impl Source for PodDisruptionBudget {
+    fn present(self, key: &Key) -> Update {
+        Update::Budget(key.namespace.clone(), key.name.clone(), Some(Budget::new(&self)))
+    }
+
+    fn absent(key: Key) -> Update {
+        Update::Budget(key.namespace, key.name, None)
     }
 }
 

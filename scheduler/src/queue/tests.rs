@@ -66,7 +66,7 @@ fn rejected_pods_wait_for_an_event_that_concerns_them() {
         let popped = queue.pop(s(0)).unwrap();
         queue.reject(&popped.uid, by(plugin), s(0));
     }
-    queue.retry_if(s(60), |_, by| by.contains(Plugin::TaintToleration));
+    queue.retry_if(s(60), by(Plugin::TaintToleration), |_, _| true);
     assert_eq!(pop(&mut queue, 60).as_deref(), Some("taints"));
     assert_eq!(pop(&mut queue, 60), None);
     assert_eq!(queue.depth(), Depth { in_flight: 1, rejected: 1, ..Depth::default() });
@@ -78,7 +78,7 @@ fn event_during_the_backoff_does_not_shorten_it() {
     queue.set(pod("a", 0), s(0));
     queue.pop(s(0));
     queue.reject("a", by(Plugin::NodePorts), s(10));
-    queue.retry_if(s(10), |_, _| true);
+    queue.retry_if(s(10), by(Plugin::NodePorts), |_, _| true);
     assert_eq!(pop(&mut queue, 10), None);
     assert_eq!(queue.next_due(), Some(s(11)));
     assert_eq!(pop(&mut queue, 11).as_deref(), Some("a"));
@@ -114,7 +114,7 @@ fn gated_pods_wait_until_their_gates_are_gone() {
     let mut queue = Queue::default();
     queue.set(gated("a", 0, &["example.com/g"]), s(0));
     assert_eq!(pop(&mut queue, 400), None);
-    queue.retry_if(s(400), |_, _| true);
+    queue.retry_if(s(400), by(Plugin::SchedulingGates), |_, _| true);
     assert_eq!((pop(&mut queue, 400), queue.depth().gated), (None, 1));
     queue.set(pod("a", 0), s(401));
     assert_eq!(pop(&mut queue, 401).as_deref(), Some("a"));
