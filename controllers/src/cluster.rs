@@ -16,7 +16,7 @@ mod ttl_after_finished;
 use crate::runtime::Setup;
 
 /// Registers all of them.
-pub fn register(setup: &mut Setup) {
+pub(crate) fn register(setup: &mut Setup) {
     namespace::register(setup);
     serviceaccount::register(setup);
     root_ca::register(setup);

@@ -167,7 +167,8 @@ impl Collector {
     /// Replaces a list in the metadata, unless the object has changed since.
     async fn patch(&self, object: &Object, field: &str, list: Value) -> Result<(), SyncError> {
         let mut metadata = json!({"uid": object.uid, "resourceVersion": object.resource_version});
-        metadata[field] = list;
+        // An empty list is not stored.
+        metadata[field] = if list == json!([]) { Value::Null } else { list };
         let patch = Patch::Merge(json!({"metadata": metadata}));
         let api = self.api(&object.resource, &object.namespace)?;
         ignore_gone(api.patch(&object.name, &PatchParams::default(), &patch).await.map(drop))
