@@ -49,8 +49,10 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// Whether the leader has answered lately.
     pub(crate) has_leader: watch::Sender<bool>,
-    /// The member is stopping: streams end.
-    pub(crate) shutdown: CancellationToken,
+    /// Clients are served no longer: their streams end.
+    pub(crate) clients_stop: CancellationToken,
+    /// Peers are served no longer: their streams end.
+    pub(crate) peers_stop: CancellationToken,
 }
 
 impl std::fmt::Debug for Core {

@@ -107,18 +107,18 @@ pub(crate) fn read_from(status: &Status) -> ReadError {
     if is_final(status.code()) && status.message() != TOO_MANY_REQUESTS {
         return rejection(status.code(), status.message(), Revision(0)).into();
     }
-    ReadError::Unavailable(status.message().to_owned())
+    ReadError::Unavailable(describe(status))
 }
 
 pub(crate) fn write_from(status: &Status) -> WriteError {
     let message = status.message();
     if message == TOO_MANY_REQUESTS || never_sent(status) {
-        return WriteError::NotApplied(message.to_owned());
+        return WriteError::NotApplied(describe(status));
     }
     if is_final(status.code()) {
         return rejection(status.code(), message, Revision(0)).into();
     }
-    WriteError::Unknown(message.to_owned())
+    WriteError::Unknown(describe(status))
 }
 
 pub(crate) fn watch_from(status: &Status) -> WatchError {
@@ -127,6 +127,17 @@ pub(crate) fn watch_from(status: &Status) -> WatchError {
         ReadError::Rejected(rejection) => WatchError::Rejected(rejection),
         ReadError::Unavailable(message) => WatchError::Unavailable(message),
     }
+}
+
+/// The text of a status; of one that the transport made, with what is behind it.
+fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// Whether a failed call certainly never reached the other side: no connection could be made, or
@@ -140,7 +151,7 @@ pub(crate) fn never_sent(status: &Status) -> bool {
             return true;
         }
         if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && error.is_canceled()
+            && (error.is_canceled() || error.is_closed())
         {
             return true;
         }

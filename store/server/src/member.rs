@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use openraft::SnapshotPolicy;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::bootstrap::{found, identify};
-use self::ports::Ports;
+use self::ports::{Ports, Served};
 use self::threads::Threads;
 use crate::config::Config;
 use crate::consensus::Raft;
@@ -76,9 +75,8 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> StartError {
 #[derive(Debug)]
 pub struct Member {
     handle: Arc<Handle>,
-    stop: Stop,
     background: Background,
-    servers: Vec<JoinHandle<()>>,
+    served: Served,
     /// End with the member.
     _threads: Threads,
 }
@@ -89,16 +87,15 @@ pub async fn start(config: Config) -> Result<Member, StartError> {
     let threads = Threads::start().map_err(failed("starting threads"))?;
     let started = threads.handle().spawn(open(config)).await;
     let crashed = |error: tokio::task::JoinError| StartError::Consensus(error.to_string());
-    let Running { handle, stop, background, servers } = started.map_err(crashed)??;
-    Ok(Member { handle, stop, background, servers, _threads: threads })
+    let Running { handle, background, served } = started.map_err(crashed)??;
+    Ok(Member { handle, background, served, _threads: threads })
 }
 
 /// What [`build`] gives to the member.
 struct Running {
     handle: Arc<Handle>,
-    stop: Stop,
     background: Background,
-    servers: Vec<JoinHandle<()>>,
+    served: Served,
 }
 
 async fn open(config: Config) -> Result<Running, StartError> {
@@ -190,7 +187,7 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
         extend: Duration::from_millis(config.election_ms),
         timeout,
     };
-    let stop = Stop::default();
+    let (clients_stop, peers_stop) = (Stop::default(), Stop::default());
     let core = Arc::new(Core {
         identity,
         config,
@@ -205,7 +202,8 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
         leases: driver.clone(),
         counters: Counters::default(),
         has_leader: watch::Sender::new(false),
-        shutdown: stop.gently.clone(),
+        clients_stop: clients_stop.gently.clone(),
+        peers_stop: peers_stop.gently.clone(),
     });
     let ports = Ports::bind(&core.config).await?;
 
@@ -232,8 +230,8 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
     run(Box::pin(async move { members::publish(&publishing).await }));
 
     let handle = Arc::new(Handle::new(core));
-    let servers = ports.serve(&handle, &stop);
-    Ok(Running { handle, stop, background, servers })
+    let served = ports.serve(&handle, clients_stop, peers_stop);
+    Ok(Running { handle, background, served })
 }
 
 type BoxedTask = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -318,18 +316,13 @@ impl Member {
     /// Stops at once, as a crash would: nothing is handed over and nothing is flushed.
     pub async fn kill(self) {
         let core = Arc::clone(self.handle.core());
-        self.stop.now.cancel();
+        self.served.abandon();
         self.end().await;
         close(&core).await;
     }
 
     async fn end(self) {
-        self.stop.gently.cancel();
-        for server in self.servers {
-            if let Err(error) = server.await {
-                tracing::warn!(%error, "a server did not end cleanly");
-            }
-        }
+        self.served.end().await;
         self.background.end().await;
         if let Err(error) = self.handle.core().raft.shutdown().await {
             tracing::warn!(%error, "consensus did not stop cleanly");

@@ -40,7 +40,7 @@ impl Lease for Service {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
         let handle = Arc::clone(&self.0);
-        let stopped = self.0.core().shutdown.clone().cancelled_owned();
+        let stopped = self.0.core().clients_stop.clone().cancelled_owned();
         let answers = request.into_inner().take_until(stopped).then(move |request| {
             let handle = Arc::clone(&handle);
             async move {

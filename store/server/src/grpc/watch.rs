@@ -109,7 +109,7 @@ impl Sequencer {
     async fn run(mut self, mut requests: Streaming<pb::WatchRequest>) {
         let mut dispatched = self.core.hub.dispatched();
         let mut has_leader = self.core.has_leader.subscribe();
-        let shutdown = self.core.shutdown.clone();
+        let shutdown = self.core.clients_stop.clone();
         loop {
             dispatched.borrow_and_update();
             if self.answer_progress().await.is_err() {

@@ -34,7 +34,12 @@ impl Ports {
         })
     }
 
-    pub(super) fn serve(self, handle: &Arc<Handle>, stop: &Stop) -> Vec<JoinHandle<()>> {
+    pub(super) fn serve(
+        self,
+        handle: &Arc<Handle>,
+        clients_stop: Stop,
+        peers_stop: Stop,
+    ) -> Served {
         let core = handle.core();
         let service = PeerServer::new(PeerService::new(Arc::clone(core)))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -46,8 +51,45 @@ impl Ports {
         let clients = self.clients.into_iter().map(|listener| (listener, client_routes.clone()));
         let peers = self.peers.into_iter().map(|listener| (listener, peer_routes.clone()));
         let metrics = self.metrics.into_iter().map(|listener| (listener, metric_routes.clone()));
-        let all = clients.chain(peers).chain(metrics);
-        all.map(|(listener, router)| tokio::spawn(listener.serve(router, stop.clone()))).collect()
+        let start = |(listener, router): (Listener, axum::Router), stop: &Stop| {
+            tokio::spawn(listener.serve(router, stop.clone()))
+        };
+        let clients = clients.chain(metrics).map(|one| start(one, &clients_stop)).collect();
+        let peers = peers.map(|one| start(one, &peers_stop)).collect();
+        Served { clients, clients_stop, peers, peers_stop }
+    }
+}
+
+/// What is being served, and how to end it.
+#[derive(Debug)]
+pub(super) struct Served {
+    clients: Vec<JoinHandle<()>>,
+    clients_stop: Stop,
+    peers: Vec<JoinHandle<()>>,
+    peers_stop: Stop,
+}
+
+impl Served {
+    /// Lets go of open requests too.
+    pub(super) fn abandon(&self) {
+        self.clients_stop.now.cancel();
+        self.peers_stop.now.cancel();
+    }
+
+    /// Clients first: what they still wait for, this member learns from its peers.
+    pub(super) async fn end(self) {
+        self.clients_stop.gently.cancel();
+        join(self.clients).await;
+        self.peers_stop.gently.cancel();
+        join(self.peers).await;
+    }
+}
+
+async fn join(servers: Vec<JoinHandle<()>>) {
+    for server in servers {
+        if let Err(error) = server.await {
+            tracing::warn!(%error, "a server did not end cleanly");
+        }
     }
 }
 

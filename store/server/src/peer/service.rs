@@ -65,7 +65,7 @@ impl Peer for PeerService {
             peers.check(message.addressed.as_ref()).ok()?;
             append_from_pb(message).ok()
         };
-        let shutdown = self.core.shutdown.clone().cancelled_owned();
+        let shutdown = self.core.peers_stop.clone().cancelled_owned();
         let requests = request.into_inner().take_until(shutdown);
         let requests = tokio_stream::StreamExt::map_while(requests, accept);
         let results = self.core.raft.stream_append(requests);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pintle_store::remote::Remote;
 use pintle_store_api::{Store, WriteError};
 
 use crate::support::{Cluster, eventually, free_port, get, http_get, prefix_request, put};
@@ -216,37 +215,4 @@ async fn a_member_without_a_majority_refuses_instead_of_lying() {
     // The refused write may have been kept, if its outcome was unknown.
     let kept = matches!(write, WriteError::Unknown(_)) && value.as_deref() == Some("2");
     assert!(kept || value.as_deref() == Some("1"), "{write}: {value:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clean_stop_fails_no_request_of_a_client_that_knows_the_others() {
-    let mut cluster = Cluster::found(3, |_| {}).await;
-    let leader = cluster.leader().await;
-    let endpoints: Vec<String> = (0..3).map(|i| cluster.client_url((leader + i) % 3)).collect();
-    let stop = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..4)
-        .map(|n| {
-            let remote = Remote::connect(&endpoints, None).expect("valid endpoints");
-            let stop = Arc::clone(&stop);
-            tokio::spawn(async move {
-                let mut written = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    let key = format!("c/{n}/{written}");
-                    put(&remote, &key, "v").await.expect("not one fails");
-                    written += 1;
-                }
-                written
-            })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    cluster.shutdown(leader).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    stop.store(true, Ordering::Relaxed);
-    let mut written = 0;
-    for client in clients {
-        written += client.await.expect("client");
-    }
-    let read = cluster.handle((leader + 1) % 3).range(prefix_request("c/")).await;
-    assert_eq!(read.expect("readable").count, written);
 }
