@@ -16,7 +16,7 @@ build: setup demo ## Build the release binary
 	@$(ENV) cargo build --release -p pintle
 
 demo: setup ## Build the static binary of the project's own images
-	@$(ENV) cargo rustc --release -p pintle-demo --bin pintle-demo -- -C target-feature=+crt-static -C relocation-model=static
+	@$(ENV) cargo rustc --release -p pintle-demo --bin pintle-demo -- -C target-feature=+crt-static
 
 up: build ## Start a cluster on this machine: three members, one node
 	@$(ENV) $(TARGET)/release/pintle up --detach

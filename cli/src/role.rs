@@ -75,7 +75,6 @@ pub(crate) async fn apiserver(options: ApiserverOptions) -> anyhow::Result<()> {
         _ => None,
     };
     let store = pintle_store::remote::Remote::connect(&options.etcd_servers, tls.as_ref())
-        .await
         .context("connecting to the store")?;
     let advertise =
         if options.advertise_api.is_empty() { vec![options.listen] } else { options.advertise_api };

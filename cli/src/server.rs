@@ -140,12 +140,12 @@ pub(crate) async fn controllers_config(
     pki: &Pki,
 ) -> anyhow::Result<pintle_controllers::Config> {
     let ca = pki.ca().cert;
+    let root_ca_pem =
+        std::fs::read_to_string(&ca).with_context(|| format!("reading {}", ca.display()))?;
+    let client = clients::kube_client(server, &ca, &pki.controllers()).await?;
     Ok(pintle_controllers::Config {
-        client: clients::kube_client(server, &ca, &pki.controllers()).await?,
-        identity: identity.to_owned(),
-        root_ca_pem: std::fs::read_to_string(&ca)
-            .with_context(|| format!("reading {}", ca.display()))?,
         cluster_cidr: CLUSTER_CIDR.parse()?,
+        ..pintle_controllers::Config::new(client, identity, root_ca_pem)
     })
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn apiserver(
     pki: &Pki,
 ) -> anyhow::Result<pintle_apiserver::Config> {
     let ca = pki.ca();
-    let tls = |pair: Pair| pintle_apiserver::TlsFiles { cert: pair.cert, key: pair.key };
+    let tls = |pair: Pair| pintle_apiserver::TlsFiles { cert: pair.cert, key: pair.key, ca: None };
     Ok(pintle_apiserver::Config {
         member_name: name.to_owned(),
         listen,

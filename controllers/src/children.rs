@@ -62,7 +62,9 @@ pub async fn claim_children<P: Namespaced, C: Namespaced>(
     let namespace = parent.namespace().unwrap_or_default();
     let api = Api::<C>::namespaced(client.clone(), &namespace);
     let mut candidates = BTreeMap::new();
-    for child in store.owned_by(uid(parent.meta())).into_iter().chain(store.select(&namespace, selector)) {
+    for child in
+        store.owned_by(uid(parent.meta())).into_iter().chain(store.select(&namespace, selector))
+    {
         candidates.insert(ObjectKey::of(&*child), child);
     }
     let mut mine = Vec::new();
@@ -104,7 +106,11 @@ async fn adopt<P: Namespaced, C: Namespaced>(
     set_owners(api, child, &owners).await
 }
 
-async fn release<P: Namespaced, C: Namespaced>(api: &Api<C>, parent: &P, child: &C) -> Result<(), SyncError> {
+async fn release<P: Namespaced, C: Namespaced>(
+    api: &Api<C>,
+    parent: &P,
+    child: &C,
+) -> Result<(), SyncError> {
     let others = child.owner_references().iter().filter(|owner| owner.uid != uid(parent.meta()));
     set_owners(api, child, &others.cloned().collect::<Vec<_>>()).await.map(|_| ())
 }
@@ -139,7 +145,8 @@ pub fn orphan_parents<P: Namespaced>(
     let namespace = child.namespace.as_deref().unwrap_or_default();
     let parents = parents.in_namespace(namespace);
     let selecting = parents.iter().filter(|parent| {
-        selector_of(parent).is_some_and(|selector| object::selects(&selector, child.labels.as_ref()))
+        selector_of(parent)
+            .is_some_and(|selector| object::selects(&selector, child.labels.as_ref()))
     });
     selecting.map(|parent| ObjectKey::of(&**parent)).collect()
 }
@@ -159,7 +166,8 @@ pub async fn check_cache<C: Namespaced>(
     let namespace = parent.namespace.as_deref().unwrap_or_default();
     let api = Api::<PartialObjectMeta<C>>::namespaced(client.clone(), namespace);
     let live = api.list(&ListParams::default().labels_from(selector)).await?;
-    let ours = |meta: &ObjectMeta| controller_of(meta).is_some_and(|owner| owner.uid == uid(parent));
+    let ours =
+        |meta: &ObjectMeta| controller_of(meta).is_some_and(|owner| owner.uid == uid(parent));
     let live: BTreeSet<_> =
         live.iter().map(|child| &child.metadata).filter(|meta| ours(meta)).map(identity).collect();
     let cached: BTreeSet<_> =
@@ -200,7 +208,11 @@ impl PodControl {
                     self.expectations.creation_observed(&owner, &name);
                 }
                 if !is_namespace_going(&error) {
-                    self.recorder.warning(parent, "FailedCreate", format!("Error creating: {}", message(&error)));
+                    self.recorder.warning(
+                        parent,
+                        "FailedCreate",
+                        format!("Error creating: {}", message(&error)),
+                    );
                 }
                 Err(error)
             }
@@ -238,7 +250,10 @@ impl PodControl {
 }
 
 /// Deletes the object with exactly this UID; `false` if it was gone already.
-pub async fn delete_exactly<C: Namespaced>(api: &Api<C>, meta: &ObjectMeta) -> Result<bool, kube::Error> {
+pub async fn delete_exactly<C: Namespaced>(
+    api: &Api<C>,
+    meta: &ObjectMeta,
+) -> Result<bool, kube::Error> {
     let exactly = Preconditions { uid: meta.uid.clone(), resource_version: None };
     let params = DeleteParams::background().preconditions(exactly);
     match api.delete(meta.name.as_deref().unwrap_or_default(), &params).await {
@@ -293,8 +308,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn meta(app: &str, owner: Option<&str>, deleting: bool) -> ObjectMeta {
-        let reference =
-            |uid: &str| OwnerReference { uid: uid.to_owned(), controller: Some(true), ..Default::default() };
+        let reference = |uid: &str| OwnerReference {
+            uid: uid.to_owned(),
+            controller: Some(true),
+            ..Default::default()
+        };
         ObjectMeta {
             uid: Some("parent".into()),
             labels: Some(BTreeMap::from([("app".to_owned(), app.to_owned())])),
@@ -330,7 +348,9 @@ mod tests {
         let tried = AtomicUsize::new(0);
         let outcome = slow_start((0..100).collect(), |item: i32| {
             tried.fetch_add(1, Ordering::Relaxed);
-            async move { if item == 2 { Err(kube::Error::LinesCodecMaxLineLengthExceeded) } else { Ok(()) } }
+            async move {
+                if item == 2 { Err(kube::Error::LinesCodecMaxLineLengthExceeded) } else { Ok(()) }
+            }
         })
         .await;
         assert!(outcome.is_err());

@@ -9,7 +9,8 @@ use serde::Serialize;
 /// characters that spell no words.
 pub fn content_hash(content: &impl Serialize, collision_count: Option<i32>) -> String {
     let mut hasher = Fnv32a::default();
-    serde_json::to_writer(&mut hasher, content).expect("API types have string keys and hashing cannot fail");
+    serde_json::to_writer(&mut hasher, content)
+        .expect("API types have string keys and hashing cannot fail");
     if let Some(count) = collision_count {
         hasher.update(&count.to_le_bytes());
     }
@@ -55,7 +56,8 @@ mod tests {
     use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 
     fn template(image: &str) -> PodTemplateSpec {
-        let container = Container { name: "c".into(), image: Some(image.into()), ..Default::default() };
+        let container =
+            Container { name: "c".into(), image: Some(image.into()), ..Default::default() };
         PodTemplateSpec {
             spec: Some(PodSpec { containers: vec![container], ..Default::default() }),
             ..Default::default()

@@ -33,7 +33,8 @@ pub fn fenceposts(
     desired: i32,
 ) -> (i32, i32) {
     let surge = max_surge.and_then(|value| scaled(value, desired, Round::Up)).unwrap_or(0).max(0);
-    let unavailable = max_unavailable.and_then(|value| scaled(value, desired, Round::Down)).unwrap_or(0).max(0);
+    let unavailable =
+        max_unavailable.and_then(|value| scaled(value, desired, Round::Down)).unwrap_or(0).max(0);
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 

@@ -14,12 +14,16 @@ use tokio_util::sync::CancellationToken;
 
 pub mod children;
 mod cluster;
+pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
 pub mod hash;
 pub mod intstr;
 pub mod object;
 pub mod pod;
 pub mod replicaset;
 pub mod runtime;
+pub mod service;
 
 use runtime::{Manager, Setup};
 
@@ -43,7 +47,11 @@ pub struct Config {
 
 impl Config {
     /// A configuration with upstream's defaults for everything that has one.
-    pub fn new(client: Client, identity: impl Into<String>, root_ca_pem: impl Into<String>) -> Self {
+    pub fn new(
+        client: Client,
+        identity: impl Into<String>,
+        root_ca_pem: impl Into<String>,
+    ) -> Self {
         Self {
             client,
             identity: identity.into(),
@@ -71,6 +79,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 fn build(config: &Config) -> Manager {
     let mut setup = Setup::new(config);
     cluster::register(&mut setup);
+    deployment::register(&mut setup);
     replicaset::register(&mut setup);
+    endpoints::register(&mut setup);
+    endpointslice::register(&mut setup);
     setup.finish()
 }

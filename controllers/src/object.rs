@@ -28,7 +28,10 @@ impl ObjectKey {
     /// The key of `object`.
     pub fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
-        Self::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+        Self::new(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        )
     }
 }
 
@@ -59,8 +62,11 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
 }
 
 /// The controller reference, if it is one to kind `P` (the group counts, its version does not).
-pub fn controller_of_kind<P: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    controller_of(meta).filter(|owner| owner.kind == P::kind(&()) && group_of(&owner.api_version) == P::group(&()))
+pub fn controller_of_kind<P: Resource<DynamicType = ()>>(
+    meta: &ObjectMeta,
+) -> Option<&OwnerReference> {
+    controller_of(meta)
+        .filter(|owner| owner.kind == P::kind(&()) && group_of(&owner.api_version) == P::group(&()))
 }
 
 fn group_of(api_version: &str) -> &str {
@@ -83,7 +89,9 @@ pub fn created_at(meta: &ObjectMeta) -> Option<Timestamp> {
 }
 
 /// Compiles a label selector. Like upstream, a missing selector selects nothing.
-pub fn selector(selector: Option<&LabelSelector>) -> Result<Option<Selector>, ParseExpressionError> {
+pub fn selector(
+    selector: Option<&LabelSelector>,
+) -> Result<Option<Selector>, ParseExpressionError> {
     selector.cloned().map(Selector::try_from).transpose()
 }
 
@@ -120,9 +128,16 @@ mod tests {
     #[test]
     fn controller_is_recognised_by_group_and_kind() {
         assert!(controller_of_kind::<ReplicaSet>(&owned_by("apps/v1", "ReplicaSet")).is_some());
-        assert!(controller_of_kind::<ReplicaSet>(&owned_by("apps/v1beta2", "ReplicaSet")).is_some());
-        assert!(controller_of_kind::<ReplicaSet>(&owned_by("example.com/v1", "ReplicaSet")).is_none());
-        assert!(controller_of_kind::<ReplicationController>(&owned_by("v1", "ReplicationController")).is_some());
+        assert!(
+            controller_of_kind::<ReplicaSet>(&owned_by("apps/v1beta2", "ReplicaSet")).is_some()
+        );
+        assert!(
+            controller_of_kind::<ReplicaSet>(&owned_by("example.com/v1", "ReplicaSet")).is_none()
+        );
+        assert!(
+            controller_of_kind::<ReplicationController>(&owned_by("v1", "ReplicationController"))
+                .is_some()
+        );
     }
 
     #[test]

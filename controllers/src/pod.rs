@@ -83,10 +83,11 @@ pub fn next_available<'a>(
     min_ready_seconds: i32,
     now: Timestamp,
 ) -> Option<Duration> {
-    let waits = pods.into_iter().filter_map(|pod| match availability(pod, min_ready_seconds, now) {
-        Availability::In(rest) => Some(rest),
-        Availability::Unready | Availability::Available => None,
-    });
+    let waits =
+        pods.into_iter().filter_map(|pod| match availability(pod, min_ready_seconds, now) {
+            Availability::In(rest) => Some(rest),
+            Availability::Unready | Availability::Available => None,
+        });
     waits.min()
 }
 
@@ -101,7 +102,12 @@ pub fn template_labels(template: &PodTemplateSpec) -> BTreeMap<String, String> {
 }
 
 /// A pod from `template`, called `name`, controlled by `owner`.
-pub fn from_template(template: &PodTemplateSpec, namespace: &str, name: String, owner: OwnerReference) -> Pod {
+pub fn from_template(
+    template: &PodTemplateSpec,
+    namespace: &str,
+    name: String,
+    owner: OwnerReference,
+) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
     Pod {
         metadata: ObjectMeta {
@@ -119,7 +125,12 @@ pub fn from_template(template: &PodTemplateSpec, namespace: &str, name: String, 
 }
 
 /// The same with a generated name: `base` and five random characters.
-pub fn generate(template: &PodTemplateSpec, namespace: &str, base: &str, owner: OwnerReference) -> Pod {
+pub fn generate(
+    template: &PodTemplateSpec,
+    namespace: &str,
+    base: &str,
+    owner: OwnerReference,
+) -> Pod {
     let prefix = format!("{base}-");
     let mut pod = from_template(template, namespace, generated_name(&prefix), owner);
     pod.metadata.generate_name = Some(prefix);
@@ -174,7 +185,10 @@ pub(crate) mod tests {
         assert_eq!(availability(&pod, 10, at(104)), Availability::In(Duration::from_secs(6)));
         assert_eq!(availability(&pod, 10, at(110)), Availability::Available);
         assert_eq!(availability(&running("b", None), 0, at(110)), Availability::Unready);
-        assert_eq!(next_available([&pod, &running("b", None)], 10, at(104)), Some(Duration::from_secs(6)));
+        assert_eq!(
+            next_available([&pod, &running("b", None)], 10, at(104)),
+            Some(Duration::from_secs(6))
+        );
     }
 
     #[test]

@@ -84,9 +84,15 @@ mod tests {
         let pods = |count: usize| -> Vec<_> {
             (0..count).map(|index| Arc::new(running(&format!("p{index}"), Some(1)))).collect()
         };
-        for (replicas, existing, created, deleted) in
-            [(3, 0, 3, 0), (3, 3, 0, 0), (3, 5, 0, 2), (0, 2, 0, 2), (-1, 1, 0, 1), (2000, 10, 500, 0), (0, 700, 0, 500)]
-        {
+        for (replicas, existing, created, deleted) in [
+            (3, 0, 3, 0),
+            (3, 3, 0, 0),
+            (3, 5, 0, 2),
+            (0, 2, 0, 2),
+            (-1, 1, 0, 1),
+            (2000, 10, 500, 0),
+            (0, 700, 0, 500),
+        ] {
             let pods = pods(existing);
             let got = match plan(replicas, &pods, &pods, at(100)) {
                 Plan::Keep => (0, 0),

@@ -19,11 +19,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-type Answer = http::Response<http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infallible>>;
+type Answer =
+    http::Response<http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infallible>>;
 
 fn text(code: u16, text: &str) -> Answer {
     let body = Full::new(Bytes::copy_from_slice(text.as_bytes())).boxed_unsync();
-    http::Response::builder().status(code).header("content-type", "text/plain").body(body).expect("an answer")
+    http::Response::builder()
+        .status(code)
+        .header("content-type", "text/plain")
+        .body(body)
+        .expect("an answer")
 }
 
 /// What the agent answers. A followed log ends only when `lines` does.
@@ -32,7 +37,10 @@ async fn agent(
     lines: Arc<tokio::sync::Mutex<mpsc::Receiver<&'static str>>>,
 ) -> Result<Answer, std::convert::Infallible> {
     let path = request.uri().path_and_query().expect("a path").as_str().to_owned();
-    assert!(!request.headers().contains_key("authorization"), "credentials stay with the apiserver");
+    assert!(
+        !request.headers().contains_key("authorization"),
+        "credentials stay with the apiserver"
+    );
     Ok(match path.as_str() {
         "/containerLogs/t/p/c?tailLines=2" => text(200, "one\ntwo\n"),
         "/containerLogs/t/p/c?follow=true" => {
@@ -42,7 +50,9 @@ async fn agent(
             });
             http::Response::new(StreamBody::new(stream).boxed_unsync())
         }
-        "/containerLogs/t/p/c" => text(400, "container \"c\" in pod \"p\" is waiting to start: ContainerCreating"),
+        "/containerLogs/t/p/c" => {
+            text(400, "container \"c\" in pod \"p\" is waiting to start: ContainerCreating")
+        }
         "/exec/t/p/c?input=1&output=1&command=cat" => {
             assert_eq!(request.headers()["upgrade"], "websocket");
             assert_eq!(request.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
@@ -80,7 +90,10 @@ fn roots(cluster: &Cluster) -> rustls::RootCertStore {
     roots
 }
 
-fn identity(cluster: &Cluster, name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+fn identity(
+    cluster: &Cluster,
+    name: &str,
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let path = |extension: &str| cluster.dir.path().join(format!("{name}.{extension}"));
     let certificate = CertificateDer::from_pem_file(path("crt")).expect("a certificate");
     (vec![certificate], PrivateKeyDer::from_pem_file(path("key")).expect("a key"))
@@ -93,7 +106,10 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 /// Listens as the agent of a node would: with its own certificate, asking for the apiserver's.
 async fn serve_agent(cluster: &Cluster, lines: mpsc::Receiver<&'static str>) -> SocketAddr {
     let (chain, key) = identity(cluster, "server");
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots(cluster)), provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots(cluster)),
+        provider(),
+    );
     let config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("protocol versions")
@@ -110,7 +126,8 @@ async fn serve_agent(cluster: &Cluster, lines: mpsc::Receiver<&'static str>) -> 
             let (acceptor, lines) = (acceptor.clone(), lines.clone());
             tokio::spawn(async move {
                 let stream = acceptor.accept(stream).await.expect("the apiserver's certificate");
-                let service = hyper::service::service_fn(move |request| agent(request, lines.clone()));
+                let service =
+                    hyper::service::service_fn(move |request| agent(request, lines.clone()));
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
                     .with_upgrades();
@@ -151,7 +168,10 @@ async fn logs_come_from_the_agent_and_errors_become_a_status() {
     assert_eq!((log.code, log.bytes.as_ref()), (200, &b"one\ntwo\n"[..]));
     let waiting = cluster.get(&format!("{POD}/log?container=c")).await.expect(400);
     assert_eq!(waiting["kind"], "Status");
-    assert_eq!(waiting["message"], "container \"c\" in pod \"p\" is waiting to start: ContainerCreating");
+    assert_eq!(
+        waiting["message"],
+        "container \"c\" in pod \"p\" is waiting to start: ContainerCreating"
+    );
     let health = cluster.get("/api/v1/nodes/n/proxy/healthz?verbose=1").await;
     assert_eq!((health.code, health.bytes.as_ref()), (200, &b"fine"[..]));
 }
@@ -174,7 +194,10 @@ async fn raw(cluster: &Cluster, request: &str) -> tokio_rustls::client::TlsStrea
 }
 
 /// Reads until `wanted` has come.
-async fn read_until(stream: &mut tokio_rustls::client::TlsStream<TcpStream>, wanted: &str) -> String {
+async fn read_until(
+    stream: &mut tokio_rustls::client::TlsStream<TcpStream>,
+    wanted: &str,
+) -> String {
     let mut seen = String::new();
     let mut buffer = [0; 1024];
     let reading = async {
@@ -192,7 +215,8 @@ async fn read_until(stream: &mut tokio_rustls::client::TlsStream<TcpStream>, wan
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_followed_log_streams_line_by_line() {
     let Setup { cluster, lines } = setup().await;
-    let request = format!("GET {POD}/log?follow=true HTTP/1.1\r\nhost: x\r\naccept-encoding: gzip\r\n\r\n");
+    let request =
+        format!("GET {POD}/log?follow=true HTTP/1.1\r\nhost: x\r\naccept-encoding: gzip\r\n\r\n");
     let mut stream = raw(&cluster, &request).await;
     lines.send("first\n").await.expect("the agent");
     let head = read_until(&mut stream, "first\n").await;
@@ -220,5 +244,8 @@ async fn an_upgraded_connection_is_a_tunnel() {
 
     let mut refused = raw(&cluster, &upgrade("command=nothing&stdout=true")).await;
     let answer = read_until(&mut refused, "no such container").await;
-    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("\"kind\":\"Status\""), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 404") && answer.contains("\"kind\":\"Status\""),
+        "{answer}"
+    );
 }

@@ -512,3 +512,73 @@ async fn a_request_for_a_node_that_is_not_there_says_so() {
     let gone = cluster.get(&format!("{log}?container=a")).await.expect(404);
     assert_eq!(gone["message"], "nodes \"n1\" not found");
 }
+
+/// What kubectl prints, when there is a kubectl on this machine.
+async fn kubectl(cluster: &Cluster, arguments: &str) -> Option<(bool, String)> {
+    let words: Vec<&str> = arguments.split(' ').collect();
+    let ran = cluster.kubectl(&words, "").await?;
+    Some((ran.ok, format!("{}{}", ran.out, ran.err).trim().to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_asks_about_rights_accounts_and_tokens() {
+    let cluster = cluster().await;
+    let robot = "system:serviceaccount:t:default";
+    let cases = [
+        ("auth can-i delete pods".to_owned(), true, "yes"),
+        (format!("auth can-i list pods -n t --as={robot}"), false, "no"),
+        ("create clusterrole reader --verb=get,list --resource=pods".to_owned(), true, "created"),
+        (
+            "create rolebinding robot -n t --clusterrole=reader --serviceaccount=t:default"
+                .to_owned(),
+            true,
+            "created",
+        ),
+        (format!("auth can-i list pods -n t --as={robot}"), true, "yes"),
+        (format!("auth can-i delete pods -n t --as={robot}"), false, "no"),
+        (format!("auth can-i --list -n t --as={robot}"), true, "[get list]"),
+        ("auth whoami".to_owned(), true, "system:masters"),
+        ("create token default -n t --duration=15m".to_owned(), true, "ey"),
+        ("create service nodeport web -n t --tcp=80:8080".to_owned(), true, "created"),
+        ("get service web -n t -o jsonpath={.spec.ports[0].nodePort}".to_owned(), true, "3"),
+        ("create priorityclass high --value=1000".to_owned(), true, "created"),
+        (
+            "get nodes --as=system:node:n1 --as-group=system:nodes".to_owned(),
+            true,
+            "No resources found",
+        ),
+        (
+            "get secrets -n t --as=system:node:n1 --as-group=system:nodes".to_owned(),
+            false,
+            "Forbidden",
+        ),
+        ("delete namespace kube-system".to_owned(), false, "this namespace may not be deleted"),
+    ];
+    for (arguments, ok, expected) in cases {
+        let Some((ran_ok, out)) = kubectl(&cluster, &arguments).await else { return };
+        assert_eq!(ran_ok, ok, "kubectl {arguments}: {out}");
+        assert!(out.contains(expected), "kubectl {arguments}: {out}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_under_a_standard_lets_only_careful_pods_in() {
+    let cluster = cluster().await;
+    let labels = json!({"metadata": {"labels": {
+        "pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"}}});
+    cluster.patch("/api/v1/namespaces/t", "merge-patch+json", &labels).await.expect(200);
+    let mut reaching = pod("reaching");
+    reaching["spec"]["hostNetwork"] = true.into();
+    let refused = eventually!(
+        "host namespaces are refused",
+        code(cluster.post("/api/v1/namespaces/t/pods?dryRun=All", &reaching).await, 403)
+    );
+    assert_eq!(
+        refused.json()["message"],
+        "pods \"reaching\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
+    );
+    let plain = cluster.post("/api/v1/namespaces/t/pods", &pod("plain")).await;
+    assert_eq!(plain.code, 201);
+    let warning = plain.headers["warning"].to_str().expect("a text");
+    assert!(warning.contains("would violate PodSecurity \\\"restricted:latest\\\""), "{warning}");
+}

@@ -5,7 +5,8 @@ use crate::object::selector;
 use k8s_openapi::api::{
     apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
     core::v1::{
-        PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
+        PodTemplateSpec, ReplicationController, ReplicationControllerCondition,
+        ReplicationControllerStatus,
     },
 };
 use kube::core::{ParseExpressionError, Selector};
@@ -14,19 +15,19 @@ impl Replicated for ReplicaSet {
     const COMPONENT: &'static str = "replicaset-controller";
 
     fn replicas(&self) -> i32 {
-        self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+        self.spec.replicas.unwrap_or(1)
     }
 
     fn min_ready_seconds(&self) -> i32 {
-        self.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
+        self.spec.min_ready_seconds.unwrap_or(0)
     }
 
     fn selector(&self) -> Result<Option<Selector>, ParseExpressionError> {
-        selector(self.spec.as_ref().map(|spec| &spec.selector))
+        selector(Some(&self.spec.selector))
     }
 
     fn template(&self) -> Option<&PodTemplateSpec> {
-        self.spec.as_ref()?.template.as_ref()
+        self.spec.template.as_ref()
     }
 
     fn counts(&self) -> Counts {
@@ -78,13 +79,14 @@ impl Replicated for ReplicationController {
 
     fn counts(&self) -> Counts {
         let status = self.status.clone().unwrap_or_default();
-        let conditions = status.conditions.into_iter().flatten().map(|condition| ReplicaSetCondition {
-            type_: condition.type_,
-            status: condition.status,
-            reason: condition.reason,
-            message: condition.message,
-            last_transition_time: condition.last_transition_time,
-        });
+        let conditions =
+            status.conditions.into_iter().flatten().map(|condition| ReplicaSetCondition {
+                type_: Some(condition.type_),
+                status: Some(condition.status).filter(|status| !status.is_empty()),
+                reason: condition.reason,
+                message: condition.message,
+                last_transition_time: condition.last_transition_time,
+            });
         Counts {
             replicas: status.replicas,
             fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
@@ -97,20 +99,22 @@ impl Replicated for ReplicationController {
     }
 
     fn with_counts(&self, counts: &Counts) -> Self {
-        let conditions = counts.conditions.iter().cloned().map(|condition| ReplicationControllerCondition {
-            type_: condition.type_,
-            status: condition.status,
-            reason: condition.reason,
-            message: condition.message,
-            last_transition_time: condition.last_transition_time,
-        });
+        let conditions =
+            counts.conditions.iter().cloned().map(|condition| ReplicationControllerCondition {
+                type_: condition.type_.unwrap_or_default(),
+                status: condition.status.unwrap_or_default(),
+                reason: condition.reason,
+                message: condition.message,
+                last_transition_time: condition.last_transition_time,
+            });
         let status = ReplicationControllerStatus {
             replicas: counts.replicas,
             fully_labeled_replicas: positive(counts.fully_labeled),
             ready_replicas: positive(counts.ready),
             available_replicas: positive(counts.available),
             observed_generation: counts.observed_generation,
-            conditions: Some(conditions.collect::<Vec<_>>()).filter(|conditions| !conditions.is_empty()),
+            conditions: Some(conditions.collect::<Vec<_>>())
+                .filter(|conditions| !conditions.is_empty()),
         };
         Self { status: Some(status), ..self.clone() }
     }
@@ -142,6 +146,9 @@ mod tests {
         };
         assert_eq!(ReplicaSet::default().with_counts(&counts).counts(), counts);
         let without_terminating = Counts { terminating: None, ..counts.clone() };
-        assert_eq!(ReplicationController::default().with_counts(&counts).counts(), without_terminating);
+        assert_eq!(
+            ReplicationController::default().with_counts(&counts).counts(),
+            without_terminating
+        );
     }
 }

@@ -25,7 +25,9 @@ pub fn first_to_go_first(pods: &mut [Arc<Pod>], related: &[Arc<Pod>], now: Times
     for pod in related {
         *on_node.entry(node_name(pod)).or_default() += 1;
     }
-    pods.sort_by_cached_key(|pod| Rank::of(pod, on_node.get(node_name(pod)).copied().unwrap_or(0), now));
+    pods.sort_by_cached_key(|pod| {
+        Rank::of(pod, on_node.get(node_name(pod)).copied().unwrap_or(0), now)
+    });
 }
 
 /// The derived order is the order of deletion.
@@ -68,7 +70,8 @@ struct Age(Option<u32>);
 
 impl Age {
     fn since(time: Option<Timestamp>, now: Timestamp) -> Self {
-        let seconds = |time: Timestamp| u64::try_from(now.duration_since(time).as_secs()).unwrap_or(0);
+        let seconds =
+            |time: Timestamp| u64::try_from(now.duration_since(time).as_secs()).unwrap_or(0);
         Self(time.map(|time| u64::BITS - seconds(time).leading_zeros()))
     }
 }
@@ -86,7 +89,8 @@ impl Ord for Age {
 }
 
 fn deletion_cost(pod: &Pod) -> i32 {
-    let cost = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DELETION_COST));
+    let cost =
+        pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DELETION_COST));
     cost.and_then(|cost| cost.parse().ok()).unwrap_or(0)
 }
 
@@ -111,7 +115,8 @@ mod tests {
 
     fn ready(name: &str) -> Case {
         let mut pod = running(name, Some(1000));
-        pod.spec = Some(PodSpec { node_name: Some(format!("node-of-{name}")), ..Default::default() });
+        pod.spec =
+            Some(PodSpec { node_name: Some(format!("node-of-{name}")), ..Default::default() });
         pod.metadata.creation_timestamp = Some(time(at(1000)));
         Case { pod }
     }
@@ -139,7 +144,8 @@ mod tests {
             self
         }
         fn cost(mut self, cost: &str) -> Self {
-            self.pod.metadata.annotations = Some(BTreeMap::from([(DELETION_COST.to_owned(), cost.to_owned())]));
+            self.pod.metadata.annotations =
+                Some(BTreeMap::from([(DELETION_COST.to_owned(), cost.to_owned())]));
             self
         }
         fn restarts(mut self, count: i32) -> Self {
@@ -159,7 +165,11 @@ mod tests {
             ("unready", ready("first").unready().cost("9"), ready("last")),
             ("cost", ready("first").cost("-1"), ready("last")),
             ("bad cost counts as zero", ready("first").cost("cheap"), ready("last").cost("1")),
-            ("ready for less long", ready("first").ready_since(9000), ready("last").ready_since(10)),
+            (
+                "ready for less long",
+                ready("first").ready_since(9000),
+                ready("last").ready_since(10),
+            ),
             ("restarts", ready("first").restarts(3), ready("last").restarts(1)),
             ("newer", ready("first").created(9999), ready("last").created(10)),
             ("same magnitude: uid", ready("first").created(998), ready("last").created(999)),

@@ -52,7 +52,8 @@ pub fn status(
     now: Timestamp,
 ) -> Counts {
     let active: Vec<_> = pods.iter().filter(|pod| is_active(pod)).collect();
-    let count = |property: &dyn Fn(&Pod) -> bool| active.iter().filter(|pod| property(pod)).count() as i32;
+    let count =
+        |property: &dyn Fn(&Pod) -> bool| active.iter().filter(|pod| property(pod)).count() as i32;
     Counts {
         replicas: active.len() as i32,
         fully_labeled: count(&|pod| has_labels(pod, template_labels)),
@@ -75,9 +76,11 @@ fn conditions(
     failure: Option<&Failure>,
     now: Timestamp,
 ) -> Vec<ReplicaSetCondition> {
-    let is_failure = |condition: &&ReplicaSetCondition| condition.type_.as_deref() == Some(REPLICA_FAILURE);
+    let is_failure =
+        |condition: &&ReplicaSetCondition| condition.type_.as_deref() == Some(REPLICA_FAILURE);
     let before = last.iter().find(is_failure);
-    let mut conditions: Vec<_> = last.iter().filter(|condition| !is_failure(condition)).cloned().collect();
+    let mut conditions: Vec<_> =
+        last.iter().filter(|condition| !is_failure(condition)).cloned().collect();
     conditions.extend(failure.map(|failure| match before {
         Some(known) if known.reason.as_deref() == Some(failure.reason) => known.clone(),
         _ => ReplicaSetCondition {
@@ -118,7 +121,10 @@ mod tests {
             conditions: vec![],
         };
         assert_eq!(got, want);
-        assert_eq!(status(&Counts::default(), None, &labels, 10, &pods, None, at(105)).available, 1);
+        assert_eq!(
+            status(&Counts::default(), None, &labels, 10, &pods, None, at(105)).available,
+            1
+        );
     }
 
     #[test]

@@ -2,10 +2,17 @@
 
 use super::{BURST, Failure, Plan, Replicated, active, plan, status};
 use crate::{
-    children::{PodControl, check_cache, claim_children, is_namespace_going, message, orphan_parents, slow_start},
-    object::{ObjectKey, controller_of, controller_of_kind, controller_reference, is_deleting, uid},
+    children::{
+        PodControl, check_cache, claim_children, is_namespace_going, message, orphan_parents,
+        slow_start,
+    },
+    object::{
+        ObjectKey, controller_of, controller_of_kind, controller_reference, is_deleting, uid,
+    },
     pod,
-    runtime::{Change, Controller, Expectations, Informer, Queue, Setup, Store, SyncError, Term, Verdict},
+    runtime::{
+        Change, Controller, Expectations, Informer, Queue, Setup, Store, SyncError, Term, Verdict,
+    },
 };
 use async_trait::async_trait;
 use k8s_openapi::{
@@ -72,7 +79,9 @@ pub(crate) fn follow_pods<K: Replicated>(
             Change::Updated { .. } | Change::Deleted(_) => return,
         };
         let selector = |object: &K| object.selector().ok().flatten();
-        orphan_parents(&objects, &pod.metadata, selector).into_iter().for_each(|key| queue.add(key));
+        orphan_parents(&objects, &pod.metadata, selector)
+            .into_iter()
+            .for_each(|key| queue.add(key));
     });
 }
 
@@ -139,7 +148,12 @@ struct Managed {
 }
 
 impl<K: Replicated> ReplicaController<K> {
-    async fn manage(&self, object: &K, selector: &Selector, pods: &[Arc<Pod>]) -> Result<Managed, SyncError> {
+    async fn manage(
+        &self,
+        object: &K,
+        selector: &Selector,
+        pods: &[Arc<Pod>],
+    ) -> Result<Managed, SyncError> {
         let active = active(pods);
         let surplus = active.len() > usize::try_from(object.replicas()).unwrap_or(0);
         let related = if surplus { self.related(object, &active) } else { Vec::new() };
@@ -159,9 +173,10 @@ impl<K: Replicated> ReplicaController<K> {
         match outcome {
             Ok(()) => Ok(Managed::default()),
             Err(error) if is_namespace_going(&error) => Ok(Managed::default()),
-            Err(error) => {
-                Ok(Managed { failure: Some(Failure { reason, message: message(&error) }), error: Some(error) })
-            }
+            Err(error) => Ok(Managed {
+                failure: Some(Failure { reason, message: message(&error) }),
+                error: Some(error),
+            }),
         }
     }
 
@@ -169,8 +184,10 @@ impl<K: Replicated> ReplicaController<K> {
         let Some(template) = object.template() else { return Ok(()) };
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let owner = controller_reference(object);
-        let pods = (0..count.min(BURST)).map(|_| pod::generate(template, &namespace, &name, owner.clone()));
-        slow_start(pods.collect(), |pod| async move { self.control.create(object, &pod).await }).await
+        let pods = (0..count.min(BURST))
+            .map(|_| pod::generate(template, &namespace, &name, owner.clone()));
+        slow_start(pods.collect(), |pod| async move { self.control.create(object, &pod).await })
+            .await
     }
 
     /// Active pods that do the same work: those of all objects with the same controller, or else the object's own.
@@ -181,7 +198,12 @@ impl<K: Replicated> ReplicaController<K> {
         pods.filter(|pod| pod::is_active(pod)).collect()
     }
 
-    async fn report(&self, object: &K, pods: &[Arc<Pod>], failure: Option<&Failure>) -> Result<(), SyncError> {
+    async fn report(
+        &self,
+        object: &K,
+        pods: &[Arc<Pod>],
+        failure: Option<&Failure>,
+    ) -> Result<(), SyncError> {
         let labels = object.template().map(pod::template_labels).unwrap_or_default();
         let last = object.counts();
         let generation = object.meta().generation;
@@ -189,7 +211,8 @@ impl<K: Replicated> ReplicaController<K> {
         let counts = status(&last, generation, &labels, min_ready, pods, failure, Timestamp::now());
         let object = object.with_counts(&counts);
         if object.counts() != last {
-            let api = Api::<K>::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+            let api =
+                Api::<K>::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
             api.replace_status(&object.name_any(), &PostParams::default(), &object).await?;
         }
         Ok(())

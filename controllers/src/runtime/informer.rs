@@ -25,7 +25,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(1000);
 
 /// What a kind must be able to do to be watched.
-pub trait Kind: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+pub trait Kind:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
 impl<K> Kind for K where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
@@ -51,7 +54,9 @@ impl<K> Change<K> {
     /// The newest state of the object.
     pub fn object(&self) -> &Arc<K> {
         match self {
-            Self::Added(object) | Self::Deleted(object) | Self::Updated { new: object, .. } => object,
+            Self::Added(object) | Self::Deleted(object) | Self::Updated { new: object, .. } => {
+                object
+            }
         }
     }
 
@@ -107,7 +112,10 @@ impl<K: Kind> Informer<K> {
         self.on_change(move |change| {
             for meta in change.states().map(|object| object.meta()) {
                 if let Some(owner) = controller_of_kind::<P>(meta) {
-                    queue.add(ObjectKey::new(meta.namespace.as_deref().unwrap_or_default(), &owner.name));
+                    queue.add(ObjectKey::new(
+                        meta.namespace.as_deref().unwrap_or_default(),
+                        &owner.name,
+                    ));
                 }
             }
         });

@@ -12,9 +12,7 @@ use crate::{Config, Error, LEASE, object::ObjectKey};
 use async_trait::async_trait;
 use futures::FutureExt;
 use kube::{Client, Resource};
-use std::{
-    any::TypeId, collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration,
-};
+use std::{any::TypeId, collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -153,8 +151,10 @@ impl Setup {
     /// The shared informer of kind `K`.
     pub fn informer<K: Kind>(&mut self) -> Arc<Informer<K>> {
         let client = self.client();
-        let informer =
-            self.informers.entry(TypeId::of::<K>()).or_insert_with(|| Arc::new(Informer::<K>::new(client)));
+        let informer = self
+            .informers
+            .entry(TypeId::of::<K>())
+            .or_insert_with(|| Arc::new(Informer::<K>::new(client)));
         informer.clone().as_any().downcast().expect("the entry of K's TypeId is an Informer<K>")
     }
 
@@ -174,7 +174,12 @@ impl Setup {
     }
 
     /// Adds a controller that works on the keys of `queue`.
-    pub fn controller(&mut self, name: &'static str, queue: Arc<Queue>, controller: impl Controller) {
+    pub fn controller(
+        &mut self,
+        name: &'static str,
+        queue: Arc<Queue>,
+        controller: impl Controller,
+    ) {
         self.controllers.push(Registered { name, queue, controller: Arc::new(controller) });
     }
 
@@ -207,12 +212,16 @@ impl Manager {
         let Self { config, informers, controllers, tasks, events, term } = self;
         let mut background = JoinSet::new();
         let stop_background = CancellationToken::new();
-        background.spawn(named("events", recorder::run(config.client.clone(), events, stop_background.clone())));
+        background.spawn(named(
+            "events",
+            recorder::run(config.client.clone(), events, stop_background.clone()),
+        ));
         for informer in &informers {
             let run = informer.clone().run(stop_background.clone());
             background.spawn(named(informer.kind(), run));
         }
-        let lead = lead_when_synced(&config, &informers, &controllers, &tasks, &term, shutdown.clone());
+        let lead =
+            lead_when_synced(&config, &informers, &controllers, &tasks, &term, shutdown.clone());
         let outcome = tokio::select! {
             () = lead => Ok(()),
             ended = background.join_next() => Err(Error::TaskEnded(describe(ended))),
@@ -254,7 +263,10 @@ async fn lead_when_synced(
         lease_name: LEASE.to_owned(),
         identity: config.identity.clone(),
     };
-    pintle_election::run_while_leading(election, shutdown, |lost| lead(controllers, tasks, term, lost)).await;
+    pintle_election::run_while_leading(election, shutdown, |lost| {
+        lead(controllers, tasks, term, lost)
+    })
+    .await;
 }
 
 async fn lead(
@@ -278,7 +290,8 @@ async fn lead(
         work.spawn(run_task(name, task.clone(), lost.clone()));
     }
     lost.cancelled().await;
-    let stopped = tokio::time::timeout(STOP_GRACE, async { while work.join_next().await.is_some() {} }).await;
+    let stopped =
+        tokio::time::timeout(STOP_GRACE, async { while work.join_next().await.is_some() {} }).await;
     if stopped.is_err() {
         work.shutdown().await;
     }
@@ -322,7 +335,10 @@ async fn worker(
             () = lost.cancelled() => return,
             key = queue.next() => key,
         };
-        let outcome = tokio::time::timeout(SYNC_TIMEOUT, AssertUnwindSafe(controller.sync(&key)).catch_unwind());
+        let outcome = tokio::time::timeout(
+            SYNC_TIMEOUT,
+            AssertUnwindSafe(controller.sync(&key)).catch_unwind(),
+        );
         match outcome.await {
             Ok(Ok(Ok(verdict))) => {
                 queue.forget(&key);
@@ -339,12 +355,16 @@ async fn worker(
     }
 }
 
-type Outcome =
-    Result<Result<Result<Verdict, SyncError>, Box<dyn std::any::Any + Send>>, tokio::time::error::Elapsed>;
+type Outcome = Result<
+    Result<Result<Verdict, SyncError>, Box<dyn std::any::Any + Send>>,
+    tokio::time::error::Elapsed,
+>;
 
 fn report(controller: &'static str, key: &ObjectKey, failed: Outcome) {
     match failed {
-        Ok(Ok(Err(error))) if error.is_routine() => debug!(controller, %key, %error, "will be retried"),
+        Ok(Ok(Err(error))) if error.is_routine() => {
+            debug!(controller, %key, %error, "will be retried")
+        }
         Ok(Ok(Err(error))) => warn!(controller, %key, %error, "sync failed"),
         Ok(Err(_)) => error!(controller, %key, "sync panicked"),
         Err(_) => warn!(controller, %key, "sync took too long"),
@@ -354,12 +374,22 @@ fn report(controller: &'static str, key: &ObjectKey, failed: Outcome) {
 
 impl Recorder {
     /// Records a routine event.
-    pub fn normal<K: Resource<DynamicType = ()>>(&self, about: &K, reason: &'static str, message: impl Into<String>) {
+    pub fn normal<K: Resource<DynamicType = ()>>(
+        &self,
+        about: &K,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
         self.record(about, EventType::Normal, reason, message.into());
     }
 
     /// Records something that went wrong.
-    pub fn warning<K: Resource<DynamicType = ()>>(&self, about: &K, reason: &'static str, message: impl Into<String>) {
+    pub fn warning<K: Resource<DynamicType = ()>>(
+        &self,
+        about: &K,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
         self.record(about, EventType::Warning, reason, message.into());
     }
 }

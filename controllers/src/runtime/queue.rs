@@ -141,7 +141,10 @@ impl Inner {
     }
 
     fn delay(&mut self, key: ObjectKey, at: Instant) -> bool {
-        if !self.open || self.dirty.contains(&key) || self.due.get(&key).is_some_and(|due| *due <= at) {
+        if !self.open
+            || self.dirty.contains(&key)
+            || self.due.get(&key).is_some_and(|due| *due <= at)
+        {
             return false;
         }
         self.due.insert(key.clone(), at);
@@ -151,7 +154,9 @@ impl Inner {
 
     fn next_backoff(&mut self, key: &ObjectKey) -> Duration {
         let failures = self.failures.entry(key.clone()).or_default();
-        let delay = BACKOFF_MIN.saturating_mul(1u32.checked_shl(*failures).unwrap_or(u32::MAX)).min(BACKOFF_MAX);
+        let delay = BACKOFF_MIN
+            .saturating_mul(1u32.checked_shl(*failures).unwrap_or(u32::MAX))
+            .min(BACKOFF_MAX);
         *failures = failures.saturating_add(1).min(31);
         delay
     }

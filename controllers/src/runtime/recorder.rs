@@ -85,15 +85,25 @@ impl Recorder {
         reason: &'static str,
         message: String,
     ) {
-        let entry =
-            Entry { component: self.component, about, type_, reason, message, at: Timestamp::now() };
+        let entry = Entry {
+            component: self.component,
+            about,
+            type_,
+            reason,
+            message,
+            at: Timestamp::now(),
+        };
         if let Err(error) = self.sender.try_send(entry) {
             debug!(%error, reason, "event dropped");
         }
     }
 }
 
-pub(super) async fn run(client: Client, mut entries: mpsc::Receiver<Entry>, shutdown: CancellationToken) {
+pub(super) async fn run(
+    client: Client,
+    mut entries: mpsc::Receiver<Entry>,
+    shutdown: CancellationToken,
+) {
     let mut correlator = Correlator::default();
     loop {
         let entry = tokio::select! {
@@ -162,7 +172,8 @@ impl Correlator {
         if !self.allow(&entry, now) {
             return None;
         }
-        let too_many = !self.known.contains_key(&exact) && self.count_similar(&merged, now) > SIMILAR_MAX;
+        let too_many =
+            !self.known.contains_key(&exact) && self.count_similar(&merged, now) > SIMILAR_MAX;
         let (identity, message) = if too_many {
             (merged, format!("(combined from similar events): {}", entry.message))
         } else {
@@ -236,7 +247,10 @@ fn new_event(entry: &Entry, message: String) -> Event {
     let at = Some(Time(entry.at));
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{name}.{:016x}", entry.at.as_nanosecond() as u64 ^ rand::random::<u16>() as u64)),
+            name: Some(format!(
+                "{name}.{:016x}",
+                entry.at.as_nanosecond() as u64 ^ rand::random::<u16>() as u64
+            )),
             namespace: Some(namespace.unwrap_or_else(|| "default".to_owned())),
             ..Default::default()
         },
@@ -261,7 +275,11 @@ mod tests {
     fn entry(message: &str, second: i64) -> Entry {
         Entry {
             component: "test-controller",
-            about: ObjectReference { name: Some("web".into()), namespace: Some("ns".into()), ..Default::default() },
+            about: ObjectReference {
+                name: Some("web".into()),
+                namespace: Some("ns".into()),
+                ..Default::default()
+            },
             type_: EventType::Normal,
             reason: "SuccessfulCreate",
             message: message.into(),
@@ -291,13 +309,17 @@ mod tests {
         assert!(merged.is_new);
         let again = correlator.observe(entry("created 11", 11)).unwrap();
         assert!(!again.is_new);
-        assert_eq!(again.event.message.as_deref(), Some("(combined from similar events): created 11"));
+        assert_eq!(
+            again.event.message.as_deref(),
+            Some("(combined from similar events): created 11")
+        );
     }
 
     #[test]
     fn flood_about_one_object_is_cut_off() {
         let mut correlator = Correlator::default();
-        let written = (0..100).filter(|_| correlator.observe(entry("created a", 5)).is_some()).count();
+        let written =
+            (0..100).filter(|_| correlator.observe(entry("created a", 5)).is_some()).count();
         assert_eq!(written, 25);
         assert!(correlator.observe(entry("created a", 5 + 301)).is_some());
     }

@@ -105,7 +105,9 @@ impl<K: Resource<DynamicType = ()> + 'static> Store<K> {
         let old = inner.objects.insert(key.clone(), object.clone());
         let new_index = index_keys(&key, &*object);
         if let Some(old) = &old {
-            for stale in index_keys(&key, &**old).into_iter().filter(|entry| !new_index.contains(entry)) {
+            for stale in
+                index_keys(&key, &**old).into_iter().filter(|entry| !new_index.contains(entry))
+            {
                 inner.unindex(&key, &stale);
             }
         }
@@ -149,15 +151,19 @@ impl<K: Resource<DynamicType = ()>> Inner<K> {
     }
 }
 
-fn index_keys<K: Resource<DynamicType = ()> + 'static>(key: &ObjectKey, object: &K) -> Vec<IndexKey> {
+fn index_keys<K: Resource<DynamicType = ()> + 'static>(
+    key: &ObjectKey,
+    object: &K,
+) -> Vec<IndexKey> {
     let meta = object.meta();
     let mut keys = vec![IndexKey::Namespace(key.namespace.clone())];
-    keys.extend(meta.owner_references.iter().flatten().map(|owner| IndexKey::Owner(owner.uid.clone())));
     keys.extend(
-        meta.labels
-            .iter()
-            .flatten()
-            .map(|(name, value)| IndexKey::Label(key.namespace.clone(), name.clone(), value.clone())),
+        meta.owner_references.iter().flatten().map(|owner| IndexKey::Owner(owner.uid.clone())),
+    );
+    keys.extend(
+        meta.labels.iter().flatten().map(|(name, value)| {
+            IndexKey::Label(key.namespace.clone(), name.clone(), value.clone())
+        }),
     );
     if let Some(pod) = (object as &dyn Any).downcast_ref::<Pod>() {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());

@@ -55,6 +55,18 @@ pub(crate) fn claims_of(service: &Value) -> Vec<Claim> {
     address.into_iter().chain(plan::node_ports(service).into_iter().map(Claim::NodePort)).collect()
 }
 
+/// Whether the service names only what it held before, and lacks nothing: most updates.
+fn wants_nothing_new(service: &Value, old: &Value) -> bool {
+    let held = claims_of(old);
+    let has_address = !plan::needs_cluster_ip(service) || !plan::cluster_ip(service).is_empty();
+    let has_health_port = !plan::needs_health_check_port(service)
+        || object::get_i64(service, &["spec", "healthCheckNodePort"]).is_some_and(|port| port != 0);
+    has_address
+        && has_health_port
+        && plan::open_ports(service).is_empty()
+        && claims_of(service).iter().all(|claim| held.contains(claim))
+}
+
 /// What could not be had: where, what, why.
 type Refused = (Path, Value, AllocateError);
 
@@ -253,7 +265,10 @@ impl Strategy for Service {
         }
     }
 
-    async fn begin_update(&self, cx: &Context, service: &mut Value, _old: &Value) -> ApiResult<()> {
+    async fn begin_update(&self, cx: &Context, service: &mut Value, old: &Value) -> ApiResult<()> {
+        if wants_nothing_new(service, old) {
+            return Ok(());
+        }
         self.claim(cx, service).await
     }
 
@@ -265,5 +280,44 @@ impl Strategy for Service {
 
     async fn after_delete(&self, cx: &Context, service: &Value) {
         give_back(cx, claims_of(service), &owner_of(service)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_new_wish_goes_to_the_allocators() {
+        let service = |spec: Value| json!({"metadata": {"name": "s"}, "spec": spec});
+        let old = service(
+            json!({"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30080}]}),
+        );
+        let cases = [
+            (old.clone(), true),
+            (
+                service(
+                    json!({"type": "ClusterIP", "clusterIP": "10.96.0.9", "ports": [{"port": 80}]}),
+                ),
+                true,
+            ),
+            (
+                service(
+                    json!({"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30081}]}),
+                ),
+                false,
+            ),
+            (
+                service(
+                    json!({"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30080}, {"port": 443}]}),
+                ),
+                false,
+            ),
+            (service(json!({"type": "ClusterIP", "ports": [{"port": 80}]})), false),
+            (service(json!({"type": "ExternalName", "externalName": "x"})), true),
+        ];
+        for (new, nothing_new) in cases {
+            assert_eq!(wants_nothing_new(&new, &old), nothing_new, "{new}");
+        }
     }
 }
