@@ -17,6 +17,7 @@ mod status;
 mod store;
 mod up;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -24,6 +25,11 @@ use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What is logged unless `PINTLE_LOG` says otherwise. openraft tells of every election step, and
+/// the client of every refused connection, which the callers report in their own words.
+const DEFAULT_LOG: &str =
+    "info,openraft=warn,kube_client=off,kube_runtime=error,hickory_proto=warn,hyper=warn";
 
 /// A Kubernetes-compatible, highly available control plane in one binary.
 #[derive(Parser)]
@@ -65,8 +71,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("PINTLE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter =
+        EnvFilter::try_from_env("PINTLE_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     rustls::crypto::ring::default_provider()
         .install_default()
         .expect("no other TLS provider is installed before this one");

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -76,31 +76,46 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let mut api =
         tokio::spawn(pintle_apiserver::serve(api_config, member.handle(), stop_api.clone()));
     let server = format!("https://{}", options.listen_api);
-    let roles = start_roles(&options.name, &server, &pki, &shutdown).await?;
+    let mut roles = start_roles(&options.name, &server, &pki, &shutdown).await?;
 
-    let failed = tokio::select! {
+    let ended = tokio::select! {
         () = shutdown.cancelled() => None,
-        result = &mut api => Some(flatten(result).context("apiserver").err()),
+        result = &mut api => Some(unasked("apiserver", result.map(|end| end.map_err(Into::into)))),
+        (name, result) = first_end(&mut roles) => Some(unasked(name, result)),
+        reason = member.failed() => Some(anyhow::anyhow!("store: {reason}")),
     };
     shutdown.cancel();
-    for (name, role) in roles {
+    for (name, role) in roles.into_iter().filter(|(_, role)| !role.is_finished()) {
         match tokio::time::timeout(DRAIN_WITHIN, role).await {
             Ok(result) => result?.with_context(|| name)?,
             Err(_) => tracing::warn!(name, "did not end in time"),
         }
     }
     stop_api.cancel();
-    if failed.is_none() && tokio::time::timeout(DRAIN_WITHIN, api).await.is_err() {
+    if !api.is_finished() && tokio::time::timeout(DRAIN_WITHIN, api).await.is_err() {
         tracing::warn!("the apiserver still had requests when it was stopped");
     }
     member.shutdown().await;
-    match failed {
-        None => Ok(()),
-        Some(Some(error)) => Err(error),
-        Some(None) => bail!("the apiserver ended by itself"),
+    ended.map_or(Ok(()), Err)
+}
+
+/// Waits until one of the roles ends, whichever is first.
+async fn first_end(roles: &mut [Role]) -> (&'static str, Ended) {
+    let ends = roles.iter_mut().map(|(name, role)| Box::pin(async move { (*name, role.await) }));
+    futures::future::select_all(ends).await.0
+}
+
+/// The error of a part that ended although nobody asked it to.
+fn unasked(name: &'static str, result: Ended) -> anyhow::Error {
+    match result {
+        Ok(Ok(())) => anyhow::anyhow!("{name} ended by itself"),
+        Ok(Err(error)) => error.context(name),
+        Err(error) => anyhow::Error::new(error).context(name),
     }
 }
 
+/// How the task of a role ended.
+type Ended = Result<anyhow::Result<()>, tokio::task::JoinError>;
 type Role = (&'static str, JoinHandle<anyhow::Result<()>>);
 
 async fn start_roles(
@@ -147,13 +162,6 @@ pub(crate) async fn controllers_config(
         cluster_cidr: CLUSTER_CIDR.parse()?,
         ..pintle_controllers::Config::new(client, identity, root_ca_pem)
     })
-}
-
-fn flatten<E>(result: Result<Result<(), E>, tokio::task::JoinError>) -> anyhow::Result<()>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    Ok(result??)
 }
 
 fn store_config(options: &Options, pki: &Pki) -> pintle_store::Config {

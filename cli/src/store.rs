@@ -183,11 +183,18 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         None => options.given,
     };
     let member = pintle_store::start(config(&Values(values))?).await?;
-    member.ready().await;
-    println!("ready to serve client requests");
-    shutdown.cancelled().await;
+    let serve = async {
+        member.ready().await;
+        println!("ready to serve client requests");
+        std::future::pending::<()>().await;
+    };
+    let failure = tokio::select! {
+        () = serve => None,
+        () = shutdown.cancelled() => None,
+        reason = member.failed() => Some(reason),
+    };
     member.shutdown().await;
-    Ok(())
+    failure.map_or(Ok(()), |reason| Err(anyhow::anyhow!(reason)))
 }
 
 /// A config file takes the place of all flags, as in etcd. Sections of etcd's YAML

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use sha2::{Digest, Sha256};
 
+/// How the names of the bridges of all nodes begin.
+pub(crate) const BRIDGE_PREFIX: &str = "pin";
+
 /// The certificate and the key of a TLS server, as PEM files.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
@@ -140,7 +143,7 @@ impl Paths {
 
     /// The bridge that pods are plugged into; interface names hold 15 bytes.
     pub fn bridge(&self) -> String {
-        format!("pin{}", self.id)
+        format!("{BRIDGE_PREFIX}{}", self.id)
     }
 }
 

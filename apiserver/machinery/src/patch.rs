@@ -24,8 +24,34 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value> {
         .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
     let mut patched = original.clone();
     json_patch::patch(&mut patched, &operations)
-        .map_err(|e| Status::unprocessable(e.to_string()))?;
+        .map_err(|e| Status::unprocessable(refusal(&operations, &e)))?;
     Ok(patched)
+}
+
+/// Why a patch does not fit, in the words of the server that users know (evanphx/json-patch).
+fn refusal(operations: &json_patch::Patch, error: &json_patch::PatchError) -> String {
+    use json_patch::{PatchErrorKind, PatchOperation};
+    let name = match operations.get(error.operation) {
+        Some(PatchOperation::Test(_)) if matches!(error.kind, PatchErrorKind::TestFailed) => {
+            return format!("testing value {} failed: test failed", error.path);
+        }
+        Some(PatchOperation::Test(_)) => {
+            return format!("testing value {} failed: missing value", error.path);
+        }
+        Some(PatchOperation::Add(_)) => "add",
+        Some(PatchOperation::Remove(_)) => "remove",
+        Some(PatchOperation::Replace(_)) => "replace",
+        Some(PatchOperation::Move(_)) => "move",
+        Some(PatchOperation::Copy(_)) => "copy",
+        None => return error.to_string(),
+    };
+    match error.kind {
+        PatchErrorKind::InvalidPointer | PatchErrorKind::InvalidFromPointer => format!(
+            "{name} operation does not apply: doc is missing path: \"{}\": missing value",
+            error.path
+        ),
+        _ => format!("{name} operation does not apply: {}", error.kind),
+    }
 }
 
 /// Applies an RFC 7386 patch (`application/merge-patch+json`).
@@ -60,6 +86,29 @@ mod tests {
         ];
         for (patch, code) in cases {
             assert_eq!(json_patch(&object, &patch).unwrap_err().code, code);
+        }
+    }
+
+    #[test]
+    fn a_refused_json_patch_names_the_operation_and_the_path() {
+        let object = json!({"spec": {"replicas": 1}});
+        let cases = [
+            (
+                json!([{"op": "test", "path": "/spec/replicas", "value": 2}]),
+                "testing value /spec/replicas failed: test failed",
+            ),
+            (
+                json!([{"op": "remove", "path": "/spec/none"}]),
+                "remove operation does not apply: doc is missing path: \"/spec/none\": missing value",
+            ),
+        ];
+        for (patch, reason) in cases {
+            let status = json_patch(&object, &patch).unwrap_err();
+            let text = serde_json::to_string(&status).unwrap();
+            assert!(
+                status.message.contains(reason) || text.contains(&reason.replace('"', "\\\"")),
+                "{text}"
+            );
         }
     }
 

@@ -96,7 +96,10 @@ fn etcdctl_calls(cluster: &Cluster) -> Result {
     expect(&first.run(&["member", "list"])?, "started")?;
     let every = cluster.etcdctl(&all)?;
     expect(&every.run(&["endpoint", "status", "-w", "table"])?, "true")?;
-    expect(&every.run(&["endpoint", "health"])?, "is healthy")?;
+    let health = every.run(&["endpoint", "health", "-w", "json"])?;
+    if health.matches("\"health\":true").count() != 3 {
+        return Err(health);
+    }
     expect(&watch.stop(), "/e2e/a\n2")
 }
 
