@@ -29,7 +29,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// What is logged unless `PINTLE_LOG` says otherwise. openraft tells of every election step, and
 /// the client of every refused connection, which the callers report in their own words.
 const DEFAULT_LOG: &str =
-    "info,openraft=warn,kube_client=off,kube_runtime=error,hickory_proto=warn,hyper=warn";
+    "info,openraft=error,kube_client=off,kube_runtime=error,hickory_proto=warn,hyper=warn";
 
 /// A Kubernetes-compatible, highly available control plane in one binary.
 #[derive(Parser)]
