@@ -129,7 +129,7 @@ impl Cluster {
 
     /// Waits until every member runs again after a kill.
     pub fn wait_for_members(&self, gone: &[u32]) -> Result {
-        wait_for("the killed members are started again", Duration::from_secs(30), || {
+        wait_for("the killed members are started again", Duration::from_secs(180), || {
             let members = self.files()?.members;
             let back = members.iter().all(|member| member.pid != 0 && !gone.contains(&member.pid));
             if back { Ok(()) } else { Err(format!("{members:?}")) }

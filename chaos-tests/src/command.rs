@@ -4,13 +4,17 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::Result;
+use parking_lot::Mutex;
+
 use crate::wait::pause;
+use crate::{Result, wait_for};
 
 /// A tool call that is still running after this hangs.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A program with the environment that it always gets.
 #[derive(Clone, Debug)]
@@ -116,15 +120,41 @@ impl Tool {
     }
 }
 
-type Reader = std::thread::JoinHandle<String>;
+/// Collects what a pipe says, readable meanwhile.
+#[derive(Debug)]
+struct Drain {
+    said: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
 
-fn drain(mut pipe: impl Read + Send + 'static) -> Reader {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
+fn drain(mut pipe: impl Read + Send + 'static) -> Drain {
+    let said = Arc::<Mutex<Vec<u8>>>::default();
+    let collected = Arc::clone(&said);
+    let thread = std::thread::spawn(move || {
+        let mut chunk = [0; 8192];
         // What was read before an error is still what the tool said.
-        drop(pipe.read_to_end(&mut bytes));
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            let mut said = collected.lock();
+            said.extend_from_slice(&chunk[..length]);
+        }
+    });
+    Drain { said, thread }
+}
+
+impl Drain {
+    fn so_far(&self) -> String {
+        let said = self.said.lock();
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    /// Everything, once the pipe is closed.
+    fn all(self) -> String {
+        let Self { said, thread } = self;
+        // The reader does not panic; if it did, what it had read still counts.
+        drop(thread.join());
+        let said = said.lock();
+        String::from_utf8_lossy(&said).into_owned()
+    }
 }
 
 /// A call under way; it is killed when it is dropped.
@@ -132,8 +162,8 @@ fn drain(mut pipe: impl Read + Send + 'static) -> Reader {
 pub struct Background {
     line: String,
     child: Child,
-    stdout: Option<Reader>,
-    stderr: Option<Reader>,
+    stdout: Option<Drain>,
+    stderr: Option<Drain>,
 }
 
 impl Background {
@@ -151,9 +181,7 @@ impl Background {
         let Some(status) = status else {
             return Err(self.failed(format!("still running after {} s", limit.as_secs())));
         };
-        let text = |reader: Option<Reader>| {
-            reader.map(|reader| reader.join().unwrap_or_default()).unwrap_or_default()
-        };
+        let text = |drain: Option<Drain>| drain.map(Drain::all).unwrap_or_default();
         let (stdout, stderr) = (text(self.stdout.take()), text(self.stderr.take()));
         if status.success() { Ok(stdout) } else { Err(self.failed(format!("{stderr}{stdout}"))) }
     }
@@ -163,7 +191,15 @@ impl Background {
         // It may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
-        self.stdout.take().map(|reader| reader.join().unwrap_or_default()).unwrap_or_default()
+        self.stdout.take().map(Drain::all).unwrap_or_default()
+    }
+
+    /// Waits until the call has printed these words on its standard output.
+    pub fn wait_for_words(&self, words: &str, limit: Duration) -> Result {
+        wait_for(&format!("`{}` prints {words:?}", self.line), limit, || {
+            let said = self.stdout.as_ref().map(Drain::so_far).unwrap_or_default();
+            if said.contains(words) { Ok(()) } else { Err(said) }
+        })
     }
 
     fn failed(&self, output: String) -> Failed {

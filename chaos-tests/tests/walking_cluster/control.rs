@@ -39,7 +39,7 @@ pub(crate) fn print_logs(cluster: &Cluster) {
 }
 
 fn status(cluster: &Cluster) -> Result {
-    wait_for("a healthy status", Duration::from_secs(20), || {
+    wait_for("a healthy status", Duration::from_secs(180), || {
         let text = cluster.pintle(&["status", "-o", "json"])?;
         let status: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -100,7 +100,7 @@ fn etcdctl_calls(cluster: &Cluster) -> Result {
     if health.matches("\"health\":true").count() != 3 {
         return Err(health);
     }
-    expect(&watch.stop(), "/e2e/a\n2")
+    watch.wait_for_words("/e2e/a\n2", Duration::from_secs(60))
 }
 
 fn access(cluster: &Cluster) -> Result {
@@ -128,7 +128,7 @@ fn access(cluster: &Cluster) -> Result {
             "--token",
             token.trim(),
         ]);
-    wait_for("the role is in force", Duration::from_secs(10), || {
+    wait_for("the role is in force", Duration::from_secs(180), || {
         stranger.run(&["get", "pods"]).map_err(String::from)
     })?;
     expect(&stranger.run_failing(&["get", "secrets"])?, "Forbidden")?;

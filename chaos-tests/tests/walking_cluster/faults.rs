@@ -44,7 +44,7 @@ fn leader_killed(cluster: &Cluster) -> Result {
     println!("        first acknowledged write after {} ms", first_write.as_millis());
     kubectl.run(&["create", "deployment", "after-failover", "--image", DEMO])?;
     let created_at = Instant::now();
-    wait_for("a new deployment is scheduled", Duration::from_secs(20), || {
+    wait_for("a new deployment is scheduled", Duration::from_secs(180), || {
         let node = kubectl.run(&[
             "get",
             "pods",
@@ -60,7 +60,7 @@ fn leader_killed(cluster: &Cluster) -> Result {
         created_at.elapsed().as_millis()
     );
     cluster.wait_for_members(&[leader.pid])?;
-    wait_for("the killed member has caught up", Duration::from_secs(30), || {
+    wait_for("the killed member has caught up", Duration::from_secs(180), || {
         let text = cluster.pintle(&["status", "-o", "json"])?;
         let status: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -92,7 +92,7 @@ fn all_killed(cluster: &Cluster) -> Result {
     let pids: Vec<u32> = cluster.files()?.members.iter().map(|member| member.pid).collect();
     cluster.kill(&pids)?;
     cluster.wait_for_members(&pids)?;
-    wait_for("everything is there again", Duration::from_secs(60), || {
+    wait_for("everything is there again", Duration::from_secs(180), || {
         let after = kubectl.run(&names)?;
         if after == before { Ok(()) } else { Err(format!("{before}\nbecame\n{after}")) }
     })?;
@@ -120,7 +120,7 @@ spec:
 "#
     );
     kubectl.run_with(&["apply", "-f", "-"], &manifest)?;
-    kubectl.run(&["rollout", "status", "deployment/refugee", "--timeout=60s"])?;
+    kubectl.run(&["rollout", "status", "deployment/refugee", "--timeout=180s"])?;
     let nodes = || {
         kubectl.run(&[
             "get",
@@ -136,7 +136,7 @@ spec:
     let agent = cluster.files()?.agents.into_iter().find(|agent| agent.name == home.trim());
     let agent = agent.ok_or_else(|| format!("no agent for {home}"))?;
     cluster.kill(&[agent.pid])?;
-    wait_for("the pod runs on another node", Duration::from_secs(120), || {
+    wait_for("the pod runs on another node", Duration::from_secs(180), || {
         let now = nodes()?;
         let other = now.split_whitespace().any(|node| node != agent.name);
         if other { Ok(()) } else { Err(now) }

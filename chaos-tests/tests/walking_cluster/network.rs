@@ -26,7 +26,7 @@ pub(crate) fn ensure_client(kubectl: &Tool) -> Result {
     if kubectl.run(&["get", "pod", CLIENT]).is_err() {
         kubectl.run(&["run", CLIENT, "--image", DEMO, "--restart=Never"])?;
     }
-    kubectl.run(&["wait", "--for=condition=Ready", &format!("pod/{CLIENT}"), "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", &format!("pod/{CLIENT}"), "--timeout=180s"])?;
     Ok(())
 }
 
@@ -40,7 +40,7 @@ fn service(cluster: &Cluster) -> Result {
     kubectl.run(&["expose", "deployment", "web", "--port=80", "--target-port=8080"])?;
     kubectl.run(&["patch", "service", "web", "--type=merge", "-p", ports])?;
     let eventually = |protocol: &str, address: &str, text: &str, words: &str| {
-        wait_for(&format!("{protocol} {address}"), Duration::from_secs(20), || {
+        wait_for(&format!("{protocol} {address}"), Duration::from_secs(180), || {
             ask(&kubectl, protocol, address, text).and_then(|answer| expect(&answer, words))
         })
     };
@@ -51,7 +51,7 @@ fn service(cluster: &Cluster) -> Result {
     // From the host: the node's port, on loopback.
     let demo = std::env::var("PINTLE").unwrap_or_default() + "-demo";
     let host = Tool::new(demo);
-    wait_for("the node port", Duration::from_secs(10), || {
+    wait_for("the node port", Duration::from_secs(180), || {
         let answer = host.run(&["ask", "http", "127.0.0.1:30480", "/"])?;
         expect(&answer, " v1")
     })
@@ -78,7 +78,7 @@ spec: {{selector: {{app: moody}}, ports: [{{port: 80, targetPort: 8080}}]}}
 "#
     );
     kubectl.run_with(&["apply", "-f", "-"], &manifest)?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/moody", "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/moody", "--timeout=180s"])?;
     let endpoints = || {
         Ok::<_, String>(kubectl.run(&[
             "get",
@@ -88,7 +88,7 @@ spec: {{selector: {{app: moody}}, ports: [{{port: 80, targetPort: 8080}}]}}
             "jsonpath={.subsets[*].addresses[*].ip}",
         ])?)
     };
-    wait_for("an endpoint", Duration::from_secs(10), || {
+    wait_for("an endpoint", Duration::from_secs(180), || {
         endpoints().and_then(|ips| expect(&ips, "10.244."))
     })?;
     kubectl.run(&[
@@ -101,11 +101,11 @@ spec: {{selector: {{app: moody}}, ports: [{{port: 80, targetPort: 8080}}]}}
         "--post-data=x",
         "http://127.0.0.1:8080/ready/off",
     ])?;
-    wait_for("no endpoint", Duration::from_secs(20), || {
+    wait_for("no endpoint", Duration::from_secs(180), || {
         let ips = endpoints()?;
         if ips.is_empty() { Ok(()) } else { Err(ips) }
     })?;
-    wait_for("the service refuses", Duration::from_secs(10), || {
+    wait_for("the service refuses", Duration::from_secs(180), || {
         match ask(&kubectl, "http", "moody:80", "/") {
             Ok(answer) => Err(answer),
             Err(error) => expect(&error, "refused"),
@@ -147,8 +147,8 @@ spec:
 "#
     );
     kubectl.run_with(&["apply", "-f", "-"], &manifest)?;
-    kubectl.run(&["rollout", "status", "statefulset/peers", "--timeout=90s"])?;
-    wait_for("a pod by its name", Duration::from_secs(20), || {
+    kubectl.run(&["rollout", "status", "statefulset/peers", "--timeout=180s"])?;
+    wait_for("a pod by its name", Duration::from_secs(180), || {
         let answer = ask(&kubectl, "http", "peers-1.peers:8080", "/")?;
         expect(&answer, "peers-1")
     })?;

@@ -94,11 +94,13 @@ fn reading(cluster: &Cluster) -> Result {
     expect(&kubectl.run(&["get", "node", "node-1", "-o", "yaml"])?, "kind: Node")?;
     expect(&kubectl.run(&["describe", "node", "node-1"])?, "Allocatable:")?;
     let watch = kubectl.start(&["get", "configmaps", "-w", "-o", "name"])?;
+    // The list comes first: from here on it watches.
+    watch.wait_for_words("configmap/kube-root-ca.crt", Duration::from_secs(60))?;
     kubectl.run(&["create", "configmap", "seen", "--from-literal=a=1"])?;
     kubectl.run(&["delete", "configmap", "seen"])?;
-    let probe = kubectl.start(&["wait", "--for=delete", "configmap/seen", "--timeout=10s"])?;
-    probe.finish(Duration::from_secs(20))?;
-    expect(&watch.stop(), "configmap/seen")?;
+    let probe = kubectl.start(&["wait", "--for=delete", "configmap/seen", "--timeout=180s"])?;
+    probe.finish(Duration::from_secs(90))?;
+    watch.wait_for_words("configmap/seen", Duration::from_secs(60))?;
     let names =
         kubectl.run(&["get", "ns", "--field-selector", "metadata.name=default", "-o", "name"])?;
     if names.trim() != "namespace/default" {
@@ -140,14 +142,14 @@ fn custom_resources(cluster: &Cluster) -> Result {
         "wait",
         "--for=condition=Established",
         "crd/rudders.e2e.example.com",
-        "--timeout=20s",
+        "--timeout=180s",
     ])?;
     let rudder = |angle: &str| {
         format!(
             "apiVersion: e2e.example.com/v1\nkind: Rudder\nmetadata: {{name: main}}\nspec: {{angle: {angle}}}\n"
         )
     };
-    wait_for("the custom resource is served", Duration::from_secs(20), || {
+    wait_for("the custom resource is served", Duration::from_secs(180), || {
         kubectl.run_with(&["apply", "-f", "-"], &rudder("5")).map_err(String::from)
     })?;
     expect(&kubectl.run(&["get", "rd", "main"])?, "ANGLE")?;

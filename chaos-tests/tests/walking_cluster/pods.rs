@@ -21,7 +21,7 @@ pub(crate) const STEPS: &[Step] = &[
 fn deployment(cluster: &Cluster) -> Result {
     let kubectl = cluster.kubectl();
     kubectl.run(&["create", "deployment", "web", "--image", DEMO, "--replicas=3"])?;
-    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
+    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=180s"])?;
     let wide = kubectl.run(&["get", "pods", "-l", "app=web", "-o", "wide", "--no-headers"])?;
     let running = wide.lines().filter(|line| line.contains("Running") && line.contains("10.244."));
     if running.count() != 3 {
@@ -72,7 +72,7 @@ fn copy(cluster: &Cluster, kubectl: &Tool, pod: &str) -> Result {
 
 fn port_forward(kubectl: &Tool, pod: &str) -> Result {
     let forward = kubectl.start(&["port-forward", pod, "18080:8080"])?;
-    let result = wait_for("an answer through the forwarded port", Duration::from_secs(15), || {
+    let result = wait_for("an answer through the forwarded port", Duration::from_secs(180), || {
         http_get("127.0.0.1:18080", "/").map_err(|error| error.to_string())
     });
     drop(forward);
@@ -126,7 +126,7 @@ spec:
 fn volumes(cluster: &Cluster) -> Result {
     let kubectl = cluster.kubectl();
     kubectl.run_with(&["apply", "-f", "-"], &VOLUMES.replace("localhost/pintle/demo:v1", DEMO))?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/volumes", "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/volumes", "--timeout=180s"])?;
     let inside = |command: &str| kubectl.run(&["exec", "volumes", "--", "sh", "-c", command]);
     expect(&inside("echo $BOTH on $NODE")?, "hello-swordfish on node-")?;
     expect(&inside("cat /settings/greeting /password/word")?, "helloswordfish")?;
@@ -153,7 +153,7 @@ fn killed_container(cluster: &Cluster) -> Result {
     let id = id.rsplit('/').next().unwrap_or_default().to_owned();
     let pid = container_pid(&id)?;
     cluster.kill(&[pid])?;
-    wait_for("the container is restarted", Duration::from_secs(30), || {
+    wait_for("the container is restarted", Duration::from_secs(180), || {
         let status = kubectl.run(&[
             "get", "pod", &pod, "-o",
             "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}",
@@ -176,12 +176,12 @@ fn replaced(cluster: &Cluster) -> Result {
     let kubectl = cluster.kubectl();
     let pod = any_pod(&kubectl, "web")?;
     kubectl.run(&["delete", "pod", &pod, "--wait=false"])?;
-    kubectl.run(&["wait", "--for=delete", &format!("pod/{pod}"), "--timeout=60s"])?;
-    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=delete", &format!("pod/{pod}"), "--timeout=180s"])?;
+    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=180s"])?;
     kubectl.run(&["scale", "deployment/web", "--replicas=4"])?;
-    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=180s"])?;
     kubectl.run(&["scale", "deployment/web", "--replicas=3"])?;
-    wait_for("three pods are left", Duration::from_secs(60), || {
+    wait_for("three pods are left", Duration::from_secs(180), || {
         let names = kubectl.run(&["get", "pods", "-l", "app=web", "-o", "name"])?;
         if names.lines().count() == 3 { Ok(()) } else { Err(names) }
     })
@@ -213,7 +213,7 @@ spec:
 fn jobs(cluster: &Cluster) -> Result {
     let kubectl = cluster.kubectl();
     kubectl.run_with(&["apply", "-f", "-"], JOB)?;
-    kubectl.run(&["wait", "--for=condition=Complete", "job/sum", "--timeout=90s"])?;
+    kubectl.run(&["wait", "--for=condition=Complete", "job/sum", "--timeout=180s"])?;
     expect(&kubectl.run(&["logs", "job/sum"])?, "prepared")?;
     kubectl.run(&["delete", "job", "sum"])?;
     Ok(())

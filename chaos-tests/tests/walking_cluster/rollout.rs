@@ -45,8 +45,8 @@ fn rolling_update(cluster: &Cluster) -> Result {
     let kubectl = cluster.kubectl();
     ensure_client(&kubectl)?;
     kubectl.run_with(&["apply", "-f", "-"], &shop())?;
-    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=90s"])?;
-    wait_for("the shop answers", Duration::from_secs(20), || {
+    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=180s"])?;
+    wait_for("the shop answers", Duration::from_secs(180), || {
         kubectl
             .run(&["exec", "asker", "--", "/demo", "ask", "http", "shop:80"])
             .map_err(String::from)
@@ -60,18 +60,25 @@ fn rolling_update(cluster: &Cluster) -> Result {
         "ask",
         "http",
         "shop:80",
-        "--times",
-        "1500",
+        "--until",
+        "/tmp/enough",
         "--every-ms",
         "20",
+        "--timeout-ms",
+        "30000",
     ])?;
+    asking.wait_for_words(" v1", Duration::from_secs(60))?;
     kubectl.run(&["set", "image", "deployment/shop", &format!("main={DEMO_NEXT}")])?;
-    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=120s"])?;
-    let answers = asking.finish(Duration::from_secs(90))?;
+    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=180s"])?;
+    asking.wait_for_words(" v2", Duration::from_secs(60))?;
+    kubectl.run(&["exec", "asker", "--", "touch", "/tmp/enough"])?;
+    let answers = asking.finish(Duration::from_secs(180))?;
     let (old, new) = (answers.matches(" v1").count(), answers.matches(" v2").count());
-    if old == 0 || new == 0 || old + new != 1500 {
-        return Err(format!("{old} answers of v1 and {new} of v2 make no rolling update of 1500"));
+    let all = answers.lines().count();
+    if old == 0 || new == 0 || old + new != all {
+        return Err(format!("{old} answers of v1 and {new} of v2 make no rolling update of {all}"));
     }
+    println!("        {all} requests meanwhile, none failed");
     Ok(())
 }
 
@@ -82,7 +89,7 @@ fn history(cluster: &Cluster) -> Result {
         return Err(history);
     }
     expect(&kubectl.run(&["rollout", "undo", "deployment/shop"])?, "rolled back")?;
-    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=120s"])?;
+    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=180s"])?;
     let image =
         ["get", "deployment", "shop", "-o", "jsonpath={.spec.template.spec.containers[0].image}"];
     expect(&kubectl.run(&image)?, DEMO)?;
@@ -91,7 +98,7 @@ fn history(cluster: &Cluster) -> Result {
     let replica_sets = || kubectl.run(&["get", "rs", "-l", "app=shop", "-o", "name"]);
     let before = replica_sets()?;
     kubectl.run(&["rollout", "resume", "deployment/shop"])?;
-    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=120s"])?;
+    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=180s"])?;
     if replica_sets()?.lines().count() != before.lines().count() + 1 {
         return Err(format!("the pause did not hold: {before}"));
     }
@@ -106,7 +113,7 @@ fn drain(cluster: &Cluster) -> Result {
         "--ignore-daemonsets",
         "--force",
         "--delete-emptydir-data",
-        "--timeout=90s",
+        "--timeout=180s",
     ])?;
     let left = kubectl.run(&[
         "get",
@@ -121,7 +128,7 @@ fn drain(cluster: &Cluster) -> Result {
     }
     expect(&kubectl.run(&["get", "node", "node-2"])?, "SchedulingDisabled")?;
     kubectl.run(&["uncordon", "node-2"])?;
-    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=90s"])?;
+    kubectl.run(&["rollout", "status", "deployment/shop", "--timeout=180s"])?;
     Ok(())
 }
 
@@ -130,18 +137,18 @@ fn delete_policies(cluster: &Cluster) -> Result {
     for policy in ["background", "foreground"] {
         let name = format!("gone-{policy}");
         kubectl.run(&["create", "deployment", &name, "--image", DEMO])?;
-        kubectl.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=60s"])?;
+        kubectl.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=180s"])?;
         kubectl.run(&["delete", "deployment", &name, &format!("--cascade={policy}")])?;
         let selector = format!("app={name}");
-        wait_for(&format!("{policy} deletes dependents"), Duration::from_secs(60), || {
+        wait_for(&format!("{policy} deletes dependents"), Duration::from_secs(180), || {
             let left = kubectl.run(&["get", "rs,pods", "-l", &selector, "-o", "name"])?;
             if left.is_empty() { Ok(()) } else { Err(left) }
         })?;
     }
     kubectl.run(&["create", "deployment", "orphaned", "--image", DEMO])?;
-    kubectl.run(&["rollout", "status", "deployment/orphaned", "--timeout=60s"])?;
+    kubectl.run(&["rollout", "status", "deployment/orphaned", "--timeout=180s"])?;
     kubectl.run(&["delete", "deployment", "orphaned", "--cascade=orphan"])?;
-    wait_for("the ReplicaSet has lost its owner", Duration::from_secs(20), || {
+    wait_for("the ReplicaSet has lost its owner", Duration::from_secs(180), || {
         let owners = kubectl.run(&[
             "get",
             "rs",

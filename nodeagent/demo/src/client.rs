@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -17,8 +18,11 @@ pub(crate) struct Options {
     #[arg(default_value = "/")]
     text: String,
     /// How often to ask (each time by a new connection).
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, conflicts_with = "until")]
     times: u32,
+    /// Go on asking until this file exists.
+    #[arg(long, value_name = "FILE")]
+    until: Option<PathBuf>,
     /// Milliseconds between two questions.
     #[arg(long, default_value_t = 0)]
     every_ms: u64,
@@ -34,12 +38,21 @@ enum Protocol {
     Udp,
 }
 
-/// Asks as often as told and returns the answers, a line each.
-pub(crate) fn ask(options: &Options) -> io::Result<String> {
+impl Options {
+    fn is_over(&self, asked: usize) -> bool {
+        match &self.until {
+            Some(file) => file.exists(),
+            None => asked >= self.times as usize,
+        }
+    }
+}
+
+/// Asks as often as told and prints the answers as they come, a line each.
+pub(crate) fn ask(options: &Options) -> io::Result<()> {
     let timeout = Duration::from_millis(options.timeout_ms);
-    let mut answers = Vec::new();
-    for question in 0..options.times {
-        if question > 0 {
+    let mut asked = 0;
+    while !options.is_over(asked) {
+        if asked > 0 {
             crate::pass(Duration::from_millis(options.every_ms));
         }
         let answer = match options.protocol {
@@ -47,9 +60,12 @@ pub(crate) fn ask(options: &Options) -> io::Result<String> {
             Protocol::Tcp => ask_tcp(options, timeout)?,
             Protocol::Udp => ask_udp(options, timeout)?,
         };
-        answers.push(answer.trim_end().to_owned());
+        asked += 1;
+        let mut out = io::stdout().lock();
+        writeln!(out, "{}", answer.trim_end())?;
+        out.flush()?;
     }
-    Ok(answers.join("\n"))
+    Ok(())
 }
 
 /// The addresses of a name, through the pod's own resolver configuration.

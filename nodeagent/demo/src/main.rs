@@ -106,7 +106,7 @@ fn run(command: Command) -> io::Result<ExitCode> {
                 std::hint::black_box((0..10_000u64).sum::<u64>());
             }
         }
-        Command::Ask(options) => println!("{}", client::ask(&options)?),
+        Command::Ask(options) => client::ask(&options)?,
         Command::Resolve { name } => {
             for address in client::resolve(&name)? {
                 println!("{address}");
