@@ -9,6 +9,8 @@ use crate::pod::{HostPort, PodInfo};
 use crate::resources::{Resources, value};
 use crate::selector::{Labels, NodeView};
 
+pub use pintle_machinery::node::tolerates;
+
 /// The well-known labels of where a node is.
 pub const REGION: &str = "topology.kubernetes.io/region";
 /// See [`REGION`].
@@ -130,30 +132,6 @@ impl NodeChange {
     }
 }
 
-/// Whether one of the tolerations tolerates the taint.
-pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let effect = toleration.effect.as_deref().unwrap_or_default();
-        let key = toleration.key.as_deref().unwrap_or_default();
-        (effect.is_empty() || effect == taint.effect)
-            && (key.is_empty() || key == taint.key)
-            && value_tolerated(toleration, taint)
-    })
-}
-
-fn value_tolerated(toleration: &Toleration, taint: &Taint) -> bool {
-    let mine = toleration.value.as_deref().unwrap_or_default();
-    let theirs = taint.value.as_deref().unwrap_or_default();
-    let numbers = || Some((theirs.parse::<i64>().ok()?, mine.parse::<i64>().ok()?));
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => mine == theirs,
-        "Exists" => true,
-        "Lt" => numbers().is_some_and(|(taint, bound)| taint < bound),
-        "Gt" => numbers().is_some_and(|(taint, bound)| taint > bound),
-        _ => false,
-    }
-}
-
 impl NodeInfo {
     /// Puts a pod on the node.
     pub fn add_pod(&mut self, pod: Arc<PodInfo>) {
@@ -216,29 +194,6 @@ impl NodeInfo {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn tolerations_follow_the_table() {
-        let taint: Taint =
-            serde_json::from_value(json!({"key": "k", "value": "5", "effect": "NoSchedule"}))
-                .unwrap();
-        let cases = [
-            (json!({"key": "k", "value": "5", "effect": "NoSchedule"}), true),
-            (json!({"key": "k", "operator": "Equal", "value": "5"}), true),
-            (json!({"key": "k", "value": "6"}), false),
-            (json!({"key": "k", "operator": "Exists"}), true),
-            (json!({"operator": "Exists"}), true),
-            (json!({"operator": "Exists", "effect": "NoExecute"}), false),
-            (json!({"key": "other", "operator": "Exists"}), false),
-            (json!({"key": "k", "operator": "Lt", "value": "6"}), true),
-            (json!({"key": "k", "operator": "Gt", "value": "6"}), false),
-        ];
-        for (toleration, expected) in cases {
-            let list = [serde_json::from_value(toleration.clone()).unwrap()];
-            assert_eq!(tolerates(&list, &taint), expected, "{toleration}");
-        }
-        assert!(!tolerates(&[], &taint));
-    }
 
     #[test]
     fn soft_taints_keep_nobody_out() {

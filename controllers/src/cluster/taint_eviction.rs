@@ -18,6 +18,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
+use pintle_machinery::node::is_tolerated;
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +36,7 @@ fn fate(tolerations: &[Toleration], node_taints: &[Taint], now: Timestamp) -> Fa
     let evicting = node_taints.iter().filter(|taint| taint.effect == taints::NO_EXECUTE);
     let mut soonest: Option<Duration> = None;
     for taint in evicting {
-        let mut tolerating = tolerations.iter().filter(|t| tolerates(t, taint)).peekable();
+        let mut tolerating = tolerations.iter().filter(|t| is_tolerated(t, taint)).peekable();
         if tolerating.peek().is_none() {
             return Fate::GoesNow;
         }
@@ -53,19 +54,6 @@ fn fate(tolerations: &[Toleration], node_taints: &[Taint], now: Timestamp) -> Fa
         Some(Duration::ZERO) => Fate::GoesNow,
         Some(left) => Fate::GoesIn(left),
     }
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let matches =
-        |mine: Option<&str>, theirs: &str| mine.is_none_or(|m| m.is_empty() || m == theirs);
-    let value = |v: &Option<String>| v.clone().unwrap_or_default();
-    matches(toleration.effect.as_deref(), &taint.effect)
-        && matches(toleration.key.as_deref(), &taint.key)
-        && match toleration.operator.as_deref().unwrap_or_default() {
-            "" | "Equal" => value(&toleration.value) == value(&taint.value),
-            "Exists" => true,
-            _ => false,
-        }
 }
 
 /// Registers the controller.

@@ -7,6 +7,7 @@ use super::{
     validate_pod_template,
 };
 use crate::object::{self, get};
+use crate::schedule::Schedule;
 use crate::selector::LabelSelector;
 use crate::{ErrorList, Path, int_or_string};
 
@@ -265,6 +266,7 @@ pub(super) fn validate_cron_job(cron: &Value, errors: &mut ErrorList) {
     } else if let Some(why) = schedule_error(schedule) {
         errors.invalid(path.child("schedule"), schedule, why);
     }
+    validate_time_zone(spec, &path, errors);
     for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"]
     {
         not_negative(spec, field, &path, errors);
@@ -286,23 +288,26 @@ pub(super) fn validate_cron_job(cron: &Value, errors: &mut ErrorList) {
     }
 }
 
-/// Five fields of known characters, or a descriptor. The controller parses them in full.
+/// What the controller cannot read, it cannot run.
 fn schedule_error(schedule: &str) -> Option<String> {
     if schedule.contains("TZ=") {
         return Some("cannot use TZ or CRON_TZ in schedule, use timeZone field instead".to_owned());
     }
-    if let Some(descriptor) = schedule.strip_prefix('@') {
-        let known = ["yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"];
-        let every = descriptor.strip_prefix("every ").and_then(crate::time::parse_go_duration);
-        return (!known.contains(&descriptor) && every.is_none())
-            .then(|| format!("unrecognized descriptor: {schedule}"));
+    Schedule::parse(schedule).err()
+}
+
+fn validate_time_zone(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let Some(zone) = spec.get("timeZone").filter(|zone| !zone.is_null()) else { return };
+    let (path, name) = (path.child("timeZone"), zone.as_str().unwrap_or_default());
+    if name.is_empty() {
+        errors.invalid(path, name, "must be nil or non-empty string");
+    } else if name.eq_ignore_ascii_case("local") {
+        let why =
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        errors.invalid(path, name, why);
+    } else if jiff::tz::TimeZone::get(name).is_err() {
+        errors.invalid(path, name, format!("unknown time zone {name}"));
     }
-    let fields = schedule.split_whitespace().count();
-    if fields != 5 {
-        return Some(format!("expected exactly 5 fields, found {fields}: [{schedule}]"));
-    }
-    let legal = |c: char| c.is_ascii_alphanumeric() || "*/,-? ".contains(c);
-    (!schedule.chars().all(legal)).then(|| format!("failed to parse schedule: {schedule}"))
 }
 
 pub(super) fn validate_autoscaler(hpa: &Value, errors: &mut ErrorList) {
