@@ -4,23 +4,29 @@
 //! and releases children that it no longer selects; both carry the child's UID and resourceVersion, so that nothing is
 //! taken or let go on old news.
 
+mod control;
+mod follow;
+
 use crate::{
     object::{self, ObjectKey, controller_of, controller_reference, is_deleting, uid},
-    runtime::{Expectations, Kind, Recorder, Store, SyncError, Term},
+    runtime::{Kind, Store, SyncError, Term},
 };
-use futures::future::join_all;
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{ListParams, Patch, PatchParams},
     core::{PartialObjectMeta, Selector},
 };
-use serde_json::json;
-use std::{collections::BTreeMap, collections::BTreeSet, future::Future, sync::Arc};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
+
+pub use control::{
+    Deed, PodControl, delete_exactly, is_certain, is_namespace_going, message, slow_start,
+};
+pub(crate) use follow::{follow_pods, forget_deleted};
 
 /// A namespaced kind that can be a parent or a child.
 pub trait Namespaced: Kind + Resource<Scope = NamespaceResourceScope> {}
@@ -39,9 +45,8 @@ pub enum Claim {
     Ignore,
 }
 
-/// Decides about one possible child.
-pub fn claim(parent: &ObjectMeta, selector: &Selector, child: &ObjectMeta) -> Claim {
-    let selected = object::selects(selector, child.labels.as_ref());
+/// Decides about one possible child, which the parent selects or not.
+pub fn claim(parent: &ObjectMeta, selected: bool, child: &ObjectMeta) -> Claim {
     match controller_of(child) {
         Some(owner) if owner.uid != uid(parent) => Claim::Ignore,
         Some(_) if selected => Claim::Mine,
@@ -59,6 +64,31 @@ pub async fn claim_children<P: Namespaced, C: Namespaced>(
     selector: &Selector,
     store: &Store<C>,
 ) -> Result<Vec<Arc<C>>, SyncError> {
+    claim_children_with(client, parent, selector, store, &Terms::default()).await
+}
+
+/// What beside the selector matters about children.
+pub struct Terms<'a, C> {
+    /// A child that is adopted gets this finalizer, and one that is released loses it.
+    pub finalizer: Option<&'a str>,
+    /// What must hold of a child in addition.
+    pub fits: fn(parent: &ObjectMeta, child: &C) -> bool,
+}
+
+impl<C> Default for Terms<'_, C> {
+    fn default() -> Self {
+        Self { finalizer: None, fits: |_, _| true }
+    }
+}
+
+/// [`claim_children`] on these terms.
+pub async fn claim_children_with<P: Namespaced, C: Namespaced>(
+    client: &Client,
+    parent: &P,
+    selector: &Selector,
+    store: &Store<C>,
+    terms: &Terms<'_, C>,
+) -> Result<Vec<Arc<C>>, SyncError> {
     let namespace = parent.namespace().unwrap_or_default();
     let api = Api::<C>::namespaced(client.clone(), &namespace);
     let mut candidates = BTreeMap::new();
@@ -70,16 +100,18 @@ pub async fn claim_children<P: Namespaced, C: Namespaced>(
     let mut mine = Vec::new();
     let mut may_adopt = false;
     for child in candidates.into_values() {
-        match claim(parent.meta(), selector, child.meta()) {
+        let selected = object::selects(selector, child.meta().labels.as_ref());
+        let selected = selected && (terms.fits)(parent.meta(), &child);
+        match claim(parent.meta(), selected, child.meta()) {
             Claim::Mine => mine.push(child),
             Claim::Ignore => {}
-            Claim::Release => release(&api, parent, &child).await?,
+            Claim::Release => release(&api, parent, &child, terms.finalizer).await?,
             Claim::Adopt => {
                 if !may_adopt {
                     check_adopter(client, parent).await?;
                     may_adopt = true;
                 }
-                mine.extend(adopt(&api, parent, &child).await?);
+                mine.extend(adopt(&api, parent, &child, terms.finalizer).await?);
             }
         }
     }
@@ -100,33 +132,46 @@ async fn adopt<P: Namespaced, C: Namespaced>(
     api: &Api<C>,
     parent: &P,
     child: &C,
+    finalizer: Option<&str>,
 ) -> Result<Option<Arc<C>>, SyncError> {
     let mut owners = child.owner_references().to_vec();
     owners.push(controller_reference(parent));
-    set_owners(api, child, &owners).await
+    let mut change = json!({ "ownerReferences": owners });
+    if let Some(finalizer) = finalizer {
+        let mut finalizers = child.finalizers().to_vec();
+        if !finalizers.iter().any(|known| known == finalizer) {
+            finalizers.push(finalizer.to_owned());
+        }
+        change["finalizers"] = json!(finalizers);
+    }
+    change_meta(api, child, change).await
 }
 
 async fn release<P: Namespaced, C: Namespaced>(
     api: &Api<C>,
     parent: &P,
     child: &C,
+    finalizer: Option<&str>,
 ) -> Result<(), SyncError> {
     let others = child.owner_references().iter().filter(|owner| owner.uid != uid(parent.meta()));
-    set_owners(api, child, &others.cloned().collect::<Vec<_>>()).await.map(|_| ())
+    let mut change = json!({ "ownerReferences": others.collect::<Vec<&OwnerReference>>() });
+    if finalizer.is_some() {
+        let others = child.finalizers().iter().filter(|known| Some(known.as_str()) != finalizer);
+        change["finalizers"] = json!(others.collect::<Vec<_>>());
+    }
+    change_meta(api, child, change).await.map(|_| ())
 }
 
 /// The child afterwards; `None` if it is gone.
-async fn set_owners<C: Namespaced>(
+async fn change_meta<C: Namespaced>(
     api: &Api<C>,
     child: &C,
-    owners: &[OwnerReference],
+    mut change: Value,
 ) -> Result<Option<Arc<C>>, SyncError> {
-    let change = json!({ "metadata": {
-        "uid": child.uid(),
-        "resourceVersion": child.resource_version(),
-        "ownerReferences": owners,
-    }});
-    match api.patch(&child.name_any(), &PatchParams::default(), &Patch::Merge(change)).await {
+    change["uid"] = json!(child.uid());
+    change["resourceVersion"] = json!(child.resource_version());
+    let change = Patch::Merge(json!({ "metadata": change }));
+    match api.patch(&child.name_any(), &PatchParams::default(), &change).await {
         Ok(child) => Ok(Some(Arc::new(child))),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
@@ -179,133 +224,10 @@ fn identity(meta: &ObjectMeta) -> (String, bool) {
     (uid(meta).to_owned(), is_deleting(meta))
 }
 
-/// Creates and deletes pods for a controller, with events and expectations.
-pub struct PodControl {
-    client: Client,
-    recorder: Recorder,
-    /// What the controller waits for; the informer's handler settles it.
-    pub expectations: Arc<Expectations>,
-}
-
-impl PodControl {
-    /// A control that signs its events as `recorder` does.
-    pub fn new(client: Client, recorder: Recorder) -> Self {
-        Self { client, recorder, expectations: Arc::default() }
-    }
-
-    /// Creates a pod of `parent`.
-    pub async fn create<P: Namespaced>(&self, parent: &P, pod: &Pod) -> Result<(), kube::Error> {
-        let owner = ObjectKey::of(parent);
-        let name = pod.name_any();
-        self.expectations.expect_creation(&owner, &name);
-        match self.api(parent).create(&PostParams::default(), pod).await {
-            Ok(_) => {
-                self.recorder.normal(parent, "SuccessfulCreate", format!("Created pod: {name}"));
-                Ok(())
-            }
-            Err(error) => {
-                if is_certain(&error) {
-                    self.expectations.creation_observed(&owner, &name);
-                }
-                if !is_namespace_going(&error) {
-                    self.recorder.warning(
-                        parent,
-                        "FailedCreate",
-                        format!("Error creating: {}", message(&error)),
-                    );
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Deletes a pod of `parent`; one that is gone already is fine.
-    pub async fn delete<P: Namespaced>(&self, parent: &P, pod: &Pod) -> Result<(), kube::Error> {
-        let owner = ObjectKey::of(parent);
-        let (name, pod_uid) = (pod.name_any(), uid(&pod.metadata));
-        self.expectations.expect_deletion(&owner, pod_uid);
-        match delete_exactly(&self.api(parent), &pod.metadata).await {
-            Ok(true) => {
-                self.recorder.normal(parent, "SuccessfulDelete", format!("Deleted pod: {name}"));
-                Ok(())
-            }
-            Ok(false) => {
-                self.expectations.deletion_observed(&owner, pod_uid);
-                Ok(())
-            }
-            Err(error) => {
-                if is_certain(&error) {
-                    self.expectations.deletion_observed(&owner, pod_uid);
-                }
-                let text = format!("Error deleting: {}", message(&error));
-                self.recorder.warning(parent, "FailedDelete", text);
-                Err(error)
-            }
-        }
-    }
-
-    fn api<P: Namespaced>(&self, parent: &P) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &parent.namespace().unwrap_or_default())
-    }
-}
-
-/// Deletes the object with exactly this UID; `false` if it was gone already.
-pub async fn delete_exactly<C: Namespaced>(
-    api: &Api<C>,
-    meta: &ObjectMeta,
-) -> Result<bool, kube::Error> {
-    let exactly = Preconditions { uid: meta.uid.clone(), resource_version: None };
-    let params = DeleteParams::background().preconditions(exactly);
-    match api.delete(meta.name.as_deref().unwrap_or_default(), &params).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the request certainly changed nothing.
-pub fn is_certain(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code < 500)
-}
-
-/// Whether creation failed because the namespace is being deleted.
-pub fn is_namespace_going(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else { return false };
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    status.is_forbidden() && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
-}
-
-/// What the server said, without our client's decoration.
-pub fn message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// Runs `work` in batches of 1, 2, 4, … and stops after the first batch with a failure, so that a mistake in a template
-/// costs one refused request and not hundreds.
-pub async fn slow_start<T, Fut>(items: Vec<T>, work: impl Fn(T) -> Fut) -> Result<(), kube::Error>
-where
-    Fut: Future<Output = Result<(), kube::Error>>,
-{
-    let mut items = items.into_iter();
-    let mut batch = 1;
-    loop {
-        let now: Vec<_> = items.by_ref().take(batch).map(&work).collect();
-        if now.is_empty() {
-            return Ok(());
-        }
-        join_all(now).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        batch *= 2;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use kube::core::Expression;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn meta(app: &str, owner: Option<&str>, deleting: bool) -> ObjectMeta {
         let reference = |uid: &str| OwnerReference {
@@ -338,22 +260,9 @@ mod tests {
             (false, "db", None, false, Claim::Ignore),
         ] {
             let parent = meta("", None, parent_deleting);
-            let got = claim(&parent, &selector, &meta(app, owner, child_deleting));
+            let child = meta(app, owner, child_deleting);
+            let got = claim(&parent, object::selects(&selector, child.labels.as_ref()), &child);
             assert_eq!(got, want, "{parent_deleting} {app} {owner:?} {child_deleting}");
         }
-    }
-
-    #[tokio::test]
-    async fn slow_start_doubles_and_stops_at_the_first_failure() {
-        let tried = AtomicUsize::new(0);
-        let outcome = slow_start((0..100).collect(), |item: i32| {
-            tried.fetch_add(1, Ordering::Relaxed);
-            async move {
-                if item == 2 { Err(kube::Error::LinesCodecMaxLineLengthExceeded) } else { Ok(()) }
-            }
-        })
-        .await;
-        assert!(outcome.is_err());
-        assert_eq!(tried.load(Ordering::Relaxed), 3, "batches of one and two");
     }
 }

@@ -19,6 +19,7 @@ pub mod endpoints;
 pub mod endpointslice;
 pub mod hash;
 pub mod intstr;
+pub mod job;
 pub mod object;
 pub mod pod;
 pub mod replicaset;
@@ -81,6 +82,7 @@ fn build(config: &Config) -> Manager {
     cluster::register(&mut setup);
     deployment::register(&mut setup);
     replicaset::register(&mut setup);
+    job::register(&mut setup);
     endpoints::register(&mut setup);
     endpointslice::register(&mut setup);
     setup.finish()

@@ -9,6 +9,7 @@ mod manager;
 mod queue;
 mod recorder;
 mod store;
+mod written;
 
 pub use expectations::{Expectations, random_suffix};
 pub use informer::{Change, Informer, Kind};
@@ -16,3 +17,4 @@ pub use manager::{Controller, Manager, Setup, SyncError, Task, Term, Verdict};
 pub use queue::Queue;
 pub use recorder::{EventType, Recorder};
 pub use store::{IndexKey, Store};
+pub use written::Written;

@@ -3,16 +3,12 @@
 use super::{BURST, Failure, Plan, Replicated, active, plan, status};
 use crate::{
     children::{
-        PodControl, check_cache, claim_children, is_namespace_going, message, orphan_parents,
-        slow_start,
+        PodControl, check_cache, claim_children, follow_pods, forget_deleted, is_namespace_going,
+        message, slow_start,
     },
-    object::{
-        ObjectKey, controller_of, controller_of_kind, controller_reference, is_deleting, uid,
-    },
+    object::{ObjectKey, controller_of, controller_reference, is_deleting, uid},
     pod,
-    runtime::{
-        Change, Controller, Expectations, Informer, Queue, Setup, Store, SyncError, Term, Verdict,
-    },
+    runtime::{Controller, Setup, Store, SyncError, Term, Verdict},
 };
 use async_trait::async_trait;
 use k8s_openapi::{
@@ -38,7 +34,8 @@ fn register_kind<K: Replicated>(setup: &mut Setup, name: &'static str) {
     let control = PodControl::new(setup.client(), setup.recorder(K::COMPONENT));
     objects.enqueue(&queue);
     forget_deleted(&objects, control.expectations.clone());
-    follow_pods::<K>(&pods, &objects.store(), &queue, control.expectations.clone());
+    let selector = |object: &K| object.selector().ok().flatten();
+    follow_pods(&pods, &objects.store(), &queue, control.expectations.clone(), selector);
     let controller = ReplicaController {
         client: setup.client(),
         term: setup.term(),
@@ -47,60 +44,6 @@ fn register_kind<K: Replicated>(setup: &mut Setup, name: &'static str) {
         control,
     };
     setup.controller(name, queue, controller);
-}
-
-fn forget_deleted<K: Replicated>(objects: &Informer<K>, expectations: Arc<Expectations>) {
-    objects.on_change(move |change| {
-        if let Change::Deleted(object) = change {
-            expectations.forget(&ObjectKey::of(&**object));
-        }
-    });
-}
-
-/// Settles expectations and queues the owners of pods that change; orphans queue those that may adopt them.
-pub(crate) fn follow_pods<K: Replicated>(
-    pods: &Informer<Pod>,
-    objects: &Arc<Store<K>>,
-    queue: &Arc<Queue>,
-    expectations: Arc<Expectations>,
-) {
-    settle_expectations::<K>(pods, expectations);
-    pods.enqueue_controller::<K>(queue);
-    let (objects, queue) = (objects.clone(), queue.clone());
-    pods.on_change(move |change| {
-        let pod = match change {
-            Change::Added(pod) => pod,
-            Change::Updated { old, new }
-                if old.metadata.labels != new.metadata.labels
-                    || controller_of(&old.metadata) != controller_of(&new.metadata) =>
-            {
-                new
-            }
-            Change::Updated { .. } | Change::Deleted(_) => return,
-        };
-        let selector = |object: &K| object.selector().ok().flatten();
-        orphan_parents(&objects, &pod.metadata, selector)
-            .into_iter()
-            .for_each(|key| queue.add(key));
-    });
-}
-
-/// Tells the expectations of `K`'s controller what the cache shows.
-pub(crate) fn settle_expectations<K: kube::Resource<DynamicType = ()>>(
-    pods: &Informer<Pod>,
-    expectations: Arc<Expectations>,
-) {
-    pods.on_change(move |change| {
-        let meta = &change.object().metadata;
-        let Some(owner) = controller_of_kind::<K>(meta) else { return };
-        let owner = ObjectKey::new(meta.namespace.as_deref().unwrap_or_default(), &owner.name);
-        if let Change::Added(pod) = change {
-            expectations.creation_observed(&owner, &pod.name_any());
-        }
-        if matches!(change, Change::Deleted(_)) || is_deleting(meta) {
-            expectations.deletion_observed(&owner, uid(meta));
-        }
-    });
 }
 
 struct ReplicaController<K> {

@@ -14,6 +14,7 @@ pub fn strategy_for(group: &str, resource: &str) -> Arc<dyn Strategy> {
         ("", "services") => Arc::new(service::Service),
         ("", "configmaps" | "secrets") => Arc::new(Freezable),
         ("", "persistentvolumes" | "persistentvolumeclaims") => Arc::new(BeginsPending),
+        ("", "replicationcontrollers") => Arc::new(Orphaning),
         ("batch", "jobs") => Arc::new(job::Job),
         ("certificates.k8s.io", "certificatesigningrequests") => Arc::new(CertificateRequest),
         ("rbac.authorization.k8s.io", "roles" | "clusterroles") => Arc::new(rbac::Role),
@@ -21,6 +22,15 @@ pub fn strategy_for(group: &str, resource: &str) -> Arc<dyn Strategy> {
             Arc::new(rbac::Binding)
         }
         _ => Arc::new(Plain),
+    }
+}
+
+/// A kind whose dependents stay when a client does not say otherwise: it is older than garbage collection.
+struct Orphaning;
+
+impl Strategy for Orphaning {
+    fn orphan_by_default(&self) -> bool {
+        true
     }
 }
 

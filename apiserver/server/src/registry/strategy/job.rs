@@ -23,6 +23,11 @@ impl Strategy for Job {
         }
         Ok(())
     }
+
+    /// Clients from before garbage collection delete a job and expect its pods to stay.
+    fn orphan_by_default(&self) -> bool {
+        true
+    }
 }
 
 fn generate_selector(job: &mut Value) {
