@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod children;
 mod cluster;
+pub mod cronjob;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
@@ -83,6 +84,7 @@ fn build(config: &Config) -> Manager {
     deployment::register(&mut setup);
     replicaset::register(&mut setup);
     job::register(&mut setup);
+    cronjob::register(&mut setup);
     endpoints::register(&mut setup);
     endpointslice::register(&mut setup);
     setup.finish()
