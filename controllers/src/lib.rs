@@ -28,6 +28,7 @@ pub mod pod;
 pub mod replicaset;
 pub mod runtime;
 pub mod service;
+pub mod statefulset;
 
 use runtime::{Manager, Setup};
 
@@ -85,6 +86,7 @@ fn build(config: &Config) -> Manager {
     cluster::register(&mut setup);
     deployment::register(&mut setup);
     daemonset::register(&mut setup);
+    statefulset::register(&mut setup);
     replicaset::register(&mut setup);
     job::register(&mut setup);
     cronjob::register(&mut setup);
