@@ -17,6 +17,7 @@ mod cluster;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod hash;
@@ -90,6 +91,7 @@ fn build(config: &Config) -> Manager {
     replicaset::register(&mut setup);
     job::register(&mut setup);
     cronjob::register(&mut setup);
+    disruption::register(&mut setup);
     endpoints::register(&mut setup);
     endpointslice::register(&mut setup);
     setup.finish()
