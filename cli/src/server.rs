@@ -20,6 +20,8 @@ use crate::signals;
 
 /// How long one role may take to end before the process ends without it.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks at whether the API is ready.
+const READY_POLL: Duration = Duration::from_millis(20);
 
 /// One member.
 #[derive(Args, Clone, Debug)]
@@ -135,17 +137,40 @@ async fn start_roles(
     Ok(vec![
         (
             "scheduler",
-            tokio::spawn(
-                async move { Ok(pintle_scheduler::run(scheduler, stop_scheduler).await?) },
-            ),
+            tokio::spawn(async move {
+                api_ready(&scheduler.client, &stop_scheduler).await;
+                Ok(pintle_scheduler::run(scheduler, stop_scheduler).await?)
+            }),
         ),
         (
             "controllers",
             tokio::spawn(async move {
+                api_ready(&controllers.client, &stop_controllers).await;
                 Ok(pintle_controllers::run(controllers, stop_controllers).await?)
             }),
         ),
     ])
+}
+
+/// Waits until this member's API is ready: before that, the roles that its clients need are not
+/// there yet. A stop ends the wait, too.
+async fn api_ready(client: &kube::Client, stop: &CancellationToken) {
+    let ready = async {
+        while !is_ready(client).await {
+            tokio::time::sleep(READY_POLL).await;
+        }
+    };
+    tokio::select! {
+        () = ready => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn is_ready(client: &kube::Client) -> bool {
+    match http::Request::get("/readyz").body(Vec::new()) {
+        Ok(request) => client.request_text(request).await.is_ok(),
+        Err(_) => false,
+    }
 }
 
 /// The controllers' configuration against `server`.

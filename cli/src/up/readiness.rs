@@ -52,8 +52,8 @@ async fn missing(client: &kube::Client, expected: u32) -> anyhow::Result<Option<
     Ok(None)
 }
 
-fn http_get(path: &str) -> anyhow::Result<tonic::codegen::http::Request<Vec<u8>>> {
-    Ok(tonic::codegen::http::Request::get(path).body(Vec::new())?)
+fn http_get(path: &str) -> anyhow::Result<http::Request<Vec<u8>>> {
+    Ok(http::Request::get(path).body(Vec::new())?)
 }
 
 /// Whether the node says that pods can run on it.
