@@ -14,6 +14,7 @@ use pintle_store_api::mvccpb::{Event, KeyValue, event::EventType};
 use pintle_store_api::{KeyRange, Rejection, Revision, pb};
 use rocksdb::WriteBatch;
 
+use crate::alarms::Alarms;
 use crate::database::Database;
 use crate::keyspace::{Head, Record, history, log::Change};
 use crate::outcome::{Outcome, Response, RevisionEvents, header};
@@ -26,6 +27,8 @@ pub(crate) struct Batch<'a> {
     database: &'a Database,
     snapshot: Option<&'a Snapshot<'a>>,
     overlay: Overlay,
+    /// Those before the batch, then those after it.
+    pub(crate) alarms: Alarms,
     head: Head,
     sealed: Vec<RevisionEvents>,
     /// What the command under way has changed: the events of the revision that it makes.
@@ -35,8 +38,8 @@ pub(crate) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// On the newest state: for the thread that writes.
     pub(crate) fn new(database: &'a Database, head: Head) -> Self {
-        let (overlay, sealed, open) = Default::default();
-        Self { database, snapshot: None, overlay, head, sealed, open }
+        let (overlay, alarms, sealed, open) = Default::default();
+        Self { database, snapshot: None, overlay, alarms, head, sealed, open }
     }
 
     /// On a snapshot: for transactions that only read.
@@ -50,6 +53,10 @@ impl<'a> Batch<'a> {
 
     /// One command; all its changes get one revision (a revoke of several leases: one for each).
     pub(crate) fn command(&mut self, command: &Command, term: u64) -> Result<Outcome, Fault> {
+        let refusal = command.kind.as_ref().and_then(|kind| self.alarms.refusal(kind));
+        if let Some(refusal) = refusal {
+            return Ok(Err(refusal));
+        }
         let result = match &command.kind {
             Some(Kind::Put(put)) => self.put_alone(put).map(Response::Put),
             Some(Kind::DeleteRange(delete)) => self.delete_alone(delete).map(Response::DeleteRange),
@@ -61,6 +68,11 @@ impl<'a> Batch<'a> {
             }
             Some(Kind::LeaseCheckpoint(checkpoint)) => {
                 self.lease_checkpoint(checkpoint).map(Response::LeaseCheckpoint)
+            }
+            Some(Kind::Alarm(request)) => {
+                let mut response = self.alarms.command(request);
+                response.header = header(self.head.revision);
+                Ok(Response::Alarm(response))
             }
             None => Err(unknown_command().into()),
         };

@@ -175,12 +175,18 @@ impl Database {
         let names = Family::ALL.map(Family::name);
         let copy = DB::open_cf_for_read_only(&rocksdb::Options::default(), dir, names, false)?;
         let meta = copy.cf_handle(Family::Meta.name()).expect("opened by this name");
-        let Some(stored) = copy.get_pinned_cf(meta, head::KEY)? else {
-            return Ok(CheckpointInfo { applied: Bytes::new(), revision: Revision(1) });
+        let stored = copy.get_pinned_cf(meta, head::KEY)?;
+        let (head, applied) = match &stored {
+            Some(stored) => Head::decode(stored)?,
+            None => (Head::default(), &[][..]),
         };
-        let (head, applied) = Head::decode(&stored)?;
-        let applied = Bytes::copy_from_slice(applied);
-        Ok(CheckpointInfo { applied, revision: Revision(head.revision) })
+        Ok(CheckpointInfo {
+            applied: Bytes::copy_from_slice(applied),
+            revision: Revision(head.revision),
+            compact_revision: Revision(head.floor),
+            keys: head.keys.unsigned_abs(),
+            live_bytes: head.bytes.unsigned_abs(),
+        })
     }
 
     /// Another database took its place: remove it when its last reader is gone.

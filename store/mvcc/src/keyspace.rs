@@ -1,6 +1,7 @@
 //! How the state is spelled in the database: one file per kind of entry, each with its codec and
 //! a round-trip test. These spellings are on disks; they change only with a new kind.
 
+pub(crate) mod alarm;
 pub(crate) mod census;
 pub(crate) mod head;
 pub(crate) mod history;

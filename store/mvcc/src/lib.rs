@@ -20,7 +20,7 @@
 //! | `lease` | lease id | granted and checkpointed time to live |
 //! | `lease_keys` | lease id, key | nothing |
 //! | `census` | first key of a bucket | keys in it |
-//! | `meta` | fixed | revision, compact floor, sizes, the server's applied metadata |
+//! | `meta` | fixed | revision, compact floor, sizes, the server's applied metadata; raised alarms |
 //!
 //! A history entry is filed under the revision that *ended* it, not the one that began it. The
 //! record that a reader at revision R wants is then the first entry of the key that ended after
@@ -36,8 +36,10 @@
 //! only below [`Reader::flushed_meta`], and compaction may drop only what was below the
 //! *flushed* compact floor: replay must find what the first run found.
 
+mod alarms;
 mod batch;
 mod census;
+pub mod cost;
 mod database;
 mod events;
 mod fault;
@@ -45,6 +47,7 @@ mod hash;
 mod keyspace;
 mod lessor;
 mod mvcc;
+pub mod offline;
 mod options;
 mod outcome;
 mod overlay;

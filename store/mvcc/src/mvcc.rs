@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rocksdb::WriteBatch;
 
+use crate::alarms::Alarms;
 use crate::batch::Batch;
 use crate::census::Census;
 use crate::database::{Database, Generations};
@@ -19,6 +21,7 @@ pub struct Mvcc {
     database: Arc<Database>,
     head: Head,
     census: Census,
+    alarms: Alarms,
     applied: Option<Bytes>,
     reader: Reader,
 }
@@ -31,8 +34,9 @@ impl Mvcc {
         let database = Arc::new(Database::open(&generations.active(), &options)?);
         let (head, applied) = database.load()?;
         let census = Census::load(&database, options.count_bucket_keys_max)?;
+        let alarms = Alarms::load(&database)?;
         let reader = Reader::new(Arc::clone(&database));
-        Ok(Self { generations, options, database, head, census, applied, reader })
+        Ok(Self { generations, options, database, head, census, alarms, applied, reader })
     }
 
     /// A handle for everybody who only reads; stays valid over [`Mvcc::install`].
@@ -52,6 +56,7 @@ impl Mvcc {
     /// value must not be used again: stop, reopen, replay.
     pub fn apply(&mut self, entries: &[Entry<'_>], applied: Bytes) -> Result<Applied, Fault> {
         let mut batch = Batch::new(&self.database, self.head);
+        batch.alarms = self.alarms.clone();
         let mut outcomes = Vec::with_capacity(entries.iter().map(|e| e.commands.len()).sum());
         for entry in entries {
             for command in entry.commands {
@@ -60,13 +65,33 @@ impl Mvcc {
         }
         batch.population().for_each(|(key, change)| self.census.add(key, change));
         self.census.balance(&batch.view())?;
+        let mut alarms = std::mem::take(&mut batch.alarms);
         let (mut write, head, events) = batch.finish();
+        alarms.write_to(&self.database, &mut write);
         self.census.write_to(&self.database, &mut write);
         write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
         self.database.write(write, &head)?;
-        self.head = head;
+        (self.head, self.alarms) = (head, alarms);
         self.applied = Some(applied);
         Ok(Applied { outcomes, events })
+    }
+
+    /// Makes a restored state the beginning of another cluster: raises the revision by `bump`, so
+    /// that no client sees time go back, moves the floor there if wanted, and clears the alarms.
+    pub fn rebase(&mut self, bump: i64, compacted: bool, applied: Bytes) -> Result<(), Fault> {
+        let mut head = self.head;
+        head.revision += bump;
+        if compacted {
+            head.floor = head.revision;
+        }
+        let mut write = WriteBatch::default();
+        self.alarms.clear();
+        self.alarms.write_to(&self.database, &mut write);
+        write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
+        self.database.write(write, &head)?;
+        self.database.flush()?;
+        (self.head, self.applied) = (head, Some(applied));
+        Ok(())
     }
 
     /// Replaces the whole state by a checkpoint's ([`Reader::checkpoint`]), which is moved away
@@ -77,9 +102,11 @@ impl Mvcc {
         let database = Arc::new(Database::open(&path, &self.options)?);
         let (head, applied) = database.load()?;
         let census = Census::load(&database, self.options.count_bucket_keys_max)?;
+        let alarms = Alarms::load(&database)?;
         self.generations.activate()?;
         let old = std::mem::replace(&mut self.database, Arc::clone(&database));
         (self.head, self.census, self.applied) = (head, census, applied);
+        self.alarms = alarms;
         self.reader.replace(database);
         old.retire();
         Ok(())

@@ -24,6 +24,7 @@ pub enum Response {
     LeaseGrant(pb::LeaseGrantResponse),
     LeaseRevoke(pb::LeaseRevokeResponse),
     LeaseCheckpoint(pb::LeaseCheckpointResponse),
+    Alarm(pb::AlarmResponse),
 }
 
 /// A command's answer, or its refusal: the same on every member.

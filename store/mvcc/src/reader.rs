@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use pintle_store_api::{KeyRange, LeaseId, Rejection, Revision, mvccpb, pb};
 
+use crate::alarms::Alarms;
 use crate::batch::Batch;
 use crate::database::Database;
 use crate::keyspace::{Family, Head, head, lease};
@@ -66,6 +67,12 @@ pub struct CheckpointInfo {
     pub applied: Bytes,
     /// Its current revision.
     pub revision: Revision,
+    /// Its compact floor; −1 when nothing was ever compacted.
+    pub compact_revision: Revision,
+    /// Living keys.
+    pub keys: u64,
+    /// Bytes of living keys and values.
+    pub live_bytes: u64,
 }
 
 impl Reader {
@@ -181,6 +188,16 @@ impl Reader {
         Ok(self.head()?.bytes.unsigned_abs())
     }
 
+    /// The same, without a look at the database: for a check before every write.
+    pub fn published_live_bytes(&self) -> u64 {
+        self.database.load().published().bytes().unsigned_abs()
+    }
+
+    /// The raised alarms, by kind and member.
+    pub fn alarms(&self) -> Result<Vec<pb::AlarmMember>, Fault> {
+        Ok(Alarms::load(&self.database.load())?.list())
+    }
+
     /// The number of living keys.
     pub fn key_count(&self) -> Result<u64, Fault> {
         Ok(self.head()?.keys.unsigned_abs())
@@ -247,7 +264,7 @@ impl Reader {
 }
 
 impl Lease {
-    fn new(id: i64, record: lease::LeaseRecord) -> Self {
+    pub(crate) fn new(id: i64, record: lease::LeaseRecord) -> Self {
         let lease::LeaseRecord { granted_ttl, remaining_ttl } = record;
         Self { id: LeaseId(id), granted_ttl, remaining_ttl }
     }

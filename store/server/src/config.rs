@@ -4,6 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::compactor::AutoCompaction;
+use crate::disk::DiskConfig;
+use crate::listener::HttpLimits;
+use crate::tls::TlsPolicy;
+
 /// A certificate and its key, as PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -23,6 +28,8 @@ pub struct Config {
     pub name: String,
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// Where the log is kept, if not in the data folder.
+    pub wal_dir: Option<PathBuf>,
     /// Where clients are served.
     pub listen_client_urls: Vec<String>,
     /// What clients are told of this member.
@@ -42,6 +49,12 @@ pub struct Config {
     pub client_tls: Option<TlsFiles>,
     /// TLS among members.
     pub peer_tls: Option<TlsFiles>,
+    /// What is asked of clients beyond a certificate.
+    pub client_tls_policy: TlsPolicy,
+    /// What is asked of members beyond a certificate.
+    pub peer_tls_policy: TlsPolicy,
+    /// Limits on the connections of clients.
+    pub http: HttpLimits,
     /// How often the leader says that it is there.
     pub heartbeat_ms: u64,
     /// About how long a silent leader is believed: a follower stands for election after 0.9 to
@@ -61,6 +74,29 @@ pub struct Config {
     pub max_learners: usize,
     /// How often a watcher that asked for it is told how far it is.
     pub watch_progress_interval: Duration,
+    /// What is compacted without being asked.
+    pub auto_compaction: Option<AutoCompaction>,
+    /// A unary request that takes longer is named in the log; zero: none is.
+    pub warning_unary_request_duration: Duration,
+    /// Whether a member asks before it stands for election.
+    pub pre_vote: bool,
+    /// Whether changes of the membership that would endanger the quorum are refused.
+    pub strict_reconfig_check: bool,
+    /// Does without fsync: faster, and a crash of the machine loses data.
+    pub unsafe_no_fsync: bool,
+    /// Makes this member, with what it has, a cluster of its own.
+    pub force_new_cluster: bool,
+    /// Bytes of living keys and values that may be stored; 0 and below: no limit.
+    pub quota_backend_bytes: i64,
+    /// When the disk counts as full.
+    pub disk: DiskConfig,
+    /// How often the leader compares everybody's newest data; zero: never.
+    pub corrupt_check_time: Duration,
+    /// How often the leader looks for a compaction at which to compare everybody's data; `None`:
+    /// never.
+    pub compact_hash_check_time: Option<Duration>,
+    /// Whether to compare with the others before anything is served.
+    pub initial_corrupt_check: bool,
     /// Database memory.
     pub state: pintle_mvcc::Options,
 }
@@ -72,6 +108,7 @@ impl Default for Config {
         Self {
             name: "default".into(),
             data_dir: "default.etcd".into(),
+            wal_dir: None,
             listen_client_urls: client(),
             advertise_client_urls: client(),
             listen_peer_urls: peer(),
@@ -81,6 +118,9 @@ impl Default for Config {
             initial_cluster_existing: false,
             client_tls: None,
             peer_tls: None,
+            client_tls_policy: TlsPolicy::default(),
+            peer_tls_policy: TlsPolicy::default(),
+            http: HttpLimits::default(),
             heartbeat_ms: 100,
             election_ms: 500,
             snapshot_count: 10_000,
@@ -90,12 +130,28 @@ impl Default for Config {
             metrics_listen: None,
             max_learners: 1,
             watch_progress_interval: Duration::from_secs(600),
+            auto_compaction: None,
+            warning_unary_request_duration: Duration::from_millis(300),
+            pre_vote: true,
+            strict_reconfig_check: true,
+            unsafe_no_fsync: false,
+            force_new_cluster: false,
+            quota_backend_bytes: 0,
+            disk: DiskConfig::default(),
+            corrupt_check_time: Duration::ZERO,
+            compact_hash_check_time: None,
+            initial_corrupt_check: false,
             state: pintle_mvcc::Options::default(),
         }
     }
 }
 
 impl Config {
+    /// The folder of the log.
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member/log"))
+    }
+
     /// How long a request may wait for the cluster: as in etcd, 5 s and two elections.
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * Duration::from_millis(self.election_ms)

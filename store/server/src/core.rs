@@ -20,6 +20,7 @@ use crate::leadership::{Leader, Leadership};
 use crate::lease;
 use crate::peer::Peers;
 use crate::proposer::Proposer;
+use crate::quota::Quota;
 use crate::read_index::ReadIndex;
 use crate::watch::Hub;
 
@@ -46,7 +47,12 @@ pub(crate) struct Core {
     pub(crate) proposer: Proposer,
     pub(crate) read_index: ReadIndex,
     pub(crate) leases: lease::Driver,
+    pub(crate) quota: Quota,
     pub(crate) counters: Counters,
+    /// Held by the change of the membership that this leader is carrying out.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Told once this member belongs to the cluster no more.
+    pub(crate) removed: CancellationToken,
     /// Whether the leader has answered lately.
     pub(crate) has_leader: watch::Sender<bool>,
     /// Clients are served no longer: their streams end.
@@ -104,6 +110,7 @@ impl Core {
                 |node| node.peer_urls.clone(),
             ),
             client_urls: self.config.advertise_client_urls.clone(),
+            promote: known.is_some_and(|node| node.promote),
         }
     }
 

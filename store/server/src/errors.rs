@@ -8,11 +8,17 @@ pub(crate) const NO_LEADER: &str = "etcdserver: no leader";
 pub(crate) const NOT_LEADER: &str = "etcdserver: not leader";
 pub(crate) const LEADER_CHANGED: &str = "etcdserver: leader changed";
 pub(crate) const TIMEOUT: &str = "etcdserver: request timed out";
+pub(crate) const UNEXPECTED: &str = "etcdserver: answer to another request";
 pub(crate) const STOPPED: &str = "etcdserver: server stopped";
 pub(crate) const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 pub(crate) const AUTH_NOT_ENABLED: &str = "etcdserver: authentication is not enabled";
 pub(crate) const MEMBER_NOT_FOUND: &str = "etcdserver: member not found";
 
+pub(crate) const MEMBER_EXISTS: &str = "etcdserver: member ID already exist";
+pub(crate) const MEMBER_BAD_URLS: &str = "etcdserver: given member URLs are invalid";
+pub(crate) const NOT_ENOUGH_STARTED: &str =
+    "etcdserver: re-configuration failed due to not enough started members";
+pub(crate) const UNHEALTHY: &str = "etcdserver: unhealthy cluster";
 pub(crate) const PEER_URL_EXISTS: &str = "etcdserver: Peer URLs already exists";
 pub(crate) const LEARNER_NOT_READY: &str =
     "etcdserver: can only promote a learner member which is in sync with leader";

@@ -6,6 +6,7 @@ mod cluster;
 mod kv;
 mod lease;
 mod maintenance;
+mod slow;
 mod watch;
 
 use std::sync::Arc;
@@ -46,5 +47,6 @@ pub(crate) fn routes(handle: &Arc<Handle>) -> axum::Router {
         .add_service(ClusterServer::new(cluster::Service(handle())))
         .add_service(MaintenanceServer::new(maintenance::Service(handle())))
         .add_service(AuthServer::new(auth::Service(handle())));
-    routes.routes().into_axum_router()
+    let limit = handle().core().config.warning_unary_request_duration;
+    slow::watch(routes.routes().into_axum_router(), limit)
 }

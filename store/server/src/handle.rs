@@ -6,7 +6,7 @@ mod lease;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pintle_mvcc::{Fault, QueryError, Response, validate};
+use pintle_mvcc::{Fault, QueryError, Response, cost, validate};
 use pintle_proto::raft::command::Kind;
 use pintle_proto::raft::{self, Command};
 use pintle_store_api::{
@@ -18,7 +18,7 @@ use tonic::Code;
 
 use crate::core::Core;
 use crate::watch::{self, Spec};
-use crate::{VERSION, errors, members};
+use crate::{STORAGE_VERSION, VERSION, alarms, corruption, errors, members, quota};
 
 /// A range that may give more keys than this is read on a blocking thread, so that it holds up
 /// nobody else.
@@ -50,7 +50,7 @@ fn as_write(error: ReadError) -> WriteError {
 }
 
 fn unexpected() -> WriteError {
-    WriteError::Unknown("etcdserver: answer to another request".to_owned())
+    WriteError::Unknown(errors::UNEXPECTED.to_owned())
 }
 
 impl Handle {
@@ -96,6 +96,7 @@ impl Handle {
     pub(crate) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, WriteError> {
         validate::put(&request)?;
         self.check_size(&request)?;
+        quota::check(&self.core, cost::put(&request)).await?;
         self.core.counters.puts.fetch_add(1, Ordering::Relaxed);
         let Response::Put(mut response) = self.propose(Kind::Put(request)).await? else {
             return Err(unexpected());
@@ -133,9 +134,7 @@ impl Handle {
         &self,
         revision: Revision,
     ) -> Result<pb::HashKvResponse, ReadError> {
-        let mut response = self.read(true, move |reader| reader.hash_kv(revision)).await?;
-        self.core.complete(&mut response.header);
-        Ok(response)
+        corruption::hash(&self.core, revision.0).await
     }
 }
 
@@ -175,6 +174,7 @@ impl Store for Handle {
             self.read_txn(request).await.map_err(as_write)?
         } else {
             self.check_size(&request)?;
+            quota::check(&self.core, cost::txn(&request)).await?;
             match self.propose(Kind::Txn(request)).await? {
                 Response::Txn(response) => response,
                 _ => return Err(unexpected()),
@@ -223,6 +223,7 @@ impl Store for Handle {
         request: pb::LeaseGrantRequest,
     ) -> Result<pb::LeaseGrantResponse, WriteError> {
         validate::lease_grant(&request)?;
+        quota::check(&self.core, cost::LEASE).await?;
         let ttl = request.ttl.max(self.core.config.lease_ttl_min());
         loop {
             let id = if request.id == 0 { rand::random_range(1..=i64::MAX) } else { request.id };
@@ -271,6 +272,8 @@ impl Store for Handle {
             problems.push(errors::NO_LEADER.to_owned());
         }
         problems.extend(core.leadership.failure());
+        let raised = core.reader().alarms().map_err(|error| fault(&error))?;
+        problems.extend(raised.iter().map(alarms::describe));
         Ok(pb::StatusResponse {
             header: Some(core.header()),
             version: VERSION.to_owned(),
@@ -282,9 +285,9 @@ impl Store for Handle {
             errors: problems,
             db_size_in_use: size(core.reader().live_bytes())?,
             is_learner: core.is_learner(),
-            storage_version: "3.7.0".to_owned(),
-            db_size_quota: 0,
-            downgrade_info: None,
+            storage_version: STORAGE_VERSION.to_owned(),
+            db_size_quota: core.quota.reported(),
+            downgrade_info: Some(pb::DowngradeInfo::default()),
         })
     }
 

@@ -1,10 +1,12 @@
 //! Who leads, as this member knows it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
-use openraft::{RaftMetrics, ServerState};
+use openraft::{Instant as _, RaftMetrics, ServerState};
 
 use crate::consensus::{Node, Raft, StoredMembership, TypeConfig};
 
@@ -93,6 +95,14 @@ impl Leadership {
         let metrics = self.metrics.borrow_watched();
         let matched = metrics.replication.as_ref()?.get(&id)?.as_ref()?;
         Some(matched.index())
+    }
+
+    /// The members that have answered this leader within `within`.
+    pub(crate) fn active(&self, within: Duration) -> BTreeSet<u64> {
+        let metrics = self.metrics.borrow_watched();
+        let answered = metrics.heartbeat.iter().flatten();
+        let recent = answered.filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() < within));
+        recent.map(|(id, _)| *id).collect()
     }
 
     /// Why consensus has stopped on this member, if it has.

@@ -6,14 +6,20 @@
 //! apply thread into the state, and from there to the `watch` hub; a read asks `read_index` first,
 //! unless it may be stale. [`remote`] speaks to any other etcd v3 endpoint through the same trait.
 
+mod alarms;
+pub mod archive;
+mod compactor;
 mod config;
 mod consensus;
 mod core;
+mod corruption;
+mod disk;
 mod errors;
 mod grpc;
 mod handle;
 mod http;
 mod identity;
+pub mod inspect;
 mod leadership;
 mod lease;
 mod listener;
@@ -22,15 +28,25 @@ mod members;
 mod metrics;
 mod peer;
 mod proposer;
+mod quota;
 mod read_index;
 pub mod remote;
+mod restore;
 mod retention;
 mod tls;
 mod watch;
 
+pub use compactor::AutoCompaction;
 pub use config::{Config, TlsFiles};
+pub use disk::{DiskConfig, Space, SpaceProbe};
 pub use handle::Handle;
+pub use listener::HttpLimits;
 pub use member::{Member, StartError, start};
+pub use pintle_mvcc as mvcc;
+pub use restore::{Restore, RestoreError, restore};
+pub use tls::{TlsNames, TlsPolicy, TlsVersion, self_signed};
 
 /// The etcd version whose API this is. Clients decide by it what they may ask for.
 pub const VERSION: &str = "3.7.1";
+/// The etcd version that first had this state.
+pub(crate) const STORAGE_VERSION: &str = "3.7.0";

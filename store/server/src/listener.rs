@@ -4,6 +4,7 @@ mod authority;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,23 +13,41 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::authority::MendAuthority;
+use crate::tls;
 
 /// HTTP/2 receive windows: large enough that a log batch or a watch backlog is not sliced into
 /// round trips.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// A dead connection is noticed after this and the time-out below.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long open requests may take to finish when the member stops.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// A handshake that takes longer is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Limits on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Requests and streams at the same time.
+    pub concurrent_streams_max: u32,
+    /// How often an idle connection is asked whether it is alive; zero: never.
+    pub keepalive_interval: Duration,
+    /// How long the answer to that may take.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            concurrent_streams_max: u32::MAX,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+        }
+    }
+}
 
 /// How serving ends.
 #[derive(Clone, Debug, Default)]
@@ -42,13 +61,18 @@ pub(crate) struct Stop {
 /// A bound port.
 pub(crate) struct Listener {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<tls::Server>>,
+    limits: HttpLimits,
 }
 
 impl Listener {
-    pub(crate) async fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<Self> {
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        tls: Option<Arc<tls::Server>>,
+        limits: HttpLimits,
+    ) -> io::Result<Self> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
-        Ok(Self { listener: TcpListener::bind(address).await.map_err(named)?, tls })
+        Ok(Self { listener: TcpListener::bind(address).await.map_err(named)?, tls, limits })
     }
 
     /// Serves until `stop` says so.
@@ -62,7 +86,8 @@ impl Listener {
             match accepted {
                 Ok((stream, _)) => {
                     let (router, tls) = (router.clone(), self.tls.clone());
-                    connections.spawn(connection(stream, tls, router, stop.clone()));
+                    let (limits, stop) = (self.limits, stop.clone());
+                    connections.spawn(connection(stream, tls, router, limits, stop));
                 }
                 Err(error) => {
                     // Out of file descriptors, mostly: accepting again at once would spin.
@@ -76,21 +101,27 @@ impl Listener {
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, stop: Stop) {
+async fn connection(
+    stream: TcpStream,
+    tls: Option<Arc<tls::Server>>,
+    router: Router,
+    limits: HttpLimits,
+    stop: Stop,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
     let Some(tls) = tls else {
-        return http(stream, router, stop).await;
+        return http(stream, router, limits, stop).await;
     };
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => http(stream, router, stop).await,
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => http(stream, router, limits, stop).await,
         Ok(Err(error)) => tracing::debug!(%error, "rejected connection"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
 }
 
-async fn http<S>(stream: S, router: Router, stop: Stop)
+async fn http<S>(stream: S, router: Router, limits: HttpLimits, stop: Stop)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -100,9 +131,9 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(u32::MAX)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        .max_concurrent_streams(limits.concurrent_streams_max)
+        .keep_alive_interval(Some(limits.keepalive_interval).filter(|every| !every.is_zero()))
+        .keep_alive_timeout(limits.keepalive_timeout);
     let service = TowerToHyperService::new(router);
     let connection =
         builder.serve_connection_with_upgrades(TokioIo::new(MendAuthority::new(stream)), service);

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::bootstrap::{found, identify};
+use self::bootstrap::{cut_off, found, identify};
 use self::ports::{Ports, Served};
 use self::threads::Threads;
 use crate::config::Config;
@@ -32,9 +32,10 @@ use crate::lease::Leases;
 use crate::listener::Stop;
 use crate::peer::Peers;
 use crate::proposer::Proposer;
+use crate::quota::{self, Quota};
 use crate::read_index::ReadIndex;
 use crate::watch::Hub;
-use crate::{lease, members, proposer, read_index, retention, tls};
+use crate::{compactor, corruption, lease, members, proposer, read_index, retention, tls};
 
 /// How long a stopping leader waits for its successor.
 const TRANSFER_MAX: Duration = Duration::from_secs(2);
@@ -62,6 +63,9 @@ pub enum StartError {
     /// Time-outs that contradict each other.
     #[error("invalid time-outs: {0}")]
     Timeouts(String),
+    /// Other members hold something else under the same revision.
+    #[error("this member's data differs from that of the other members")]
+    Corrupt,
     /// Consensus found its log or state damaged.
     #[error("consensus did not start: {0}")]
     Consensus(String),
@@ -109,6 +113,9 @@ async fn open(config: Config) -> Result<Running, StartError> {
             identity
         }
     };
+    if config.force_new_cluster {
+        cut_off(&config, &identity)?;
+    }
     build(config, identity).await
 }
 
@@ -116,11 +123,10 @@ fn member_dir(config: &Config) -> PathBuf {
     config.data_dir.join("member")
 }
 
-fn peer_client_tls(
-    config: &Config,
-) -> Result<Option<tonic::transport::ClientTlsConfig>, StartError> {
+fn peer_client_tls(config: &Config) -> Result<Option<tls::Client>, StartError> {
     let files = config.peer_tls.as_ref();
-    files.map(tls::client).transpose().map_err(failed("reading the peer certificates"))
+    let client = files.map(|files| tls::Client::new(files, &config.peer_tls_policy)).transpose();
+    client.map_err(failed("reading the peer certificates"))
 }
 
 fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, StartError> {
@@ -130,7 +136,7 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, StartError> {
         heartbeat_interval: config.heartbeat_ms,
         election_timeout_min: election_min,
         election_timeout_max: election_max,
-        enable_pre_vote: Some(true),
+        enable_pre_vote: Some(config.pre_vote),
         // Applied state is not flushed at each write: a restarted leader must not trust it.
         enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_count),
@@ -151,7 +157,8 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
     let peer_tls = peer_client_tls(&config)?;
     let peers = Arc::new(Peers::new(identity.cluster_id, identity.member_id, peer_tls));
 
-    let log = LogStore::open(&dir.join("log")).map_err(failed("opening the log"))?;
+    let log = LogStore::open(&config.log_dir(), !config.unsafe_no_fsync)
+        .map_err(failed("opening the log"))?;
     let fresh = log.is_empty();
     let snapshots =
         SnapshotStore::open(dir.join("snap")).map_err(failed("opening the snapshot folder"))?;
@@ -188,6 +195,7 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
         timeout,
     };
     let (clients_stop, peers_stop) = (Stop::default(), Stop::default());
+    let quota_backend_bytes = config.quota_backend_bytes;
     let core = Arc::new(Core {
         identity,
         config,
@@ -200,7 +208,10 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
         proposer,
         read_index,
         leases: driver.clone(),
+        quota: Quota::new(quota_backend_bytes),
         counters: Counters::default(),
+        changing: tokio::sync::Mutex::default(),
+        removed: CancellationToken::new(),
         has_leader: watch::Sender::new(false),
         clients_stop: clients_stop.gently.clone(),
         peers_stop: peers_stop.gently.clone(),
@@ -228,8 +239,25 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
     run(Box::pin(async move { watching.watch_leader().await }));
     let publishing = Arc::clone(&core);
     run(Box::pin(async move { members::publish(&publishing).await }));
+    run(Box::pin(members::tend(Arc::clone(&core))));
+    run(Box::pin(members::watch_removal(Arc::clone(&core))));
+
+    run(Box::pin(quota::watch_disk(Arc::clone(&core))));
+    let (newest, compacted) = (core.config.corrupt_check_time, core.config.compact_hash_check_time);
+    if !newest.is_zero() {
+        run(Box::pin(corruption::check_newest(Arc::clone(&core), newest)));
+    }
+    if let Some(every) = compacted {
+        run(Box::pin(corruption::check_compacted(Arc::clone(&core), every)));
+    }
+    if core.config.initial_corrupt_check && corruption::differs_from_others(&core).await {
+        return Err(StartError::Corrupt);
+    }
 
     let handle = Arc::new(Handle::new(core));
+    if let Some(mode) = handle.core().config.auto_compaction {
+        run(Box::pin(compactor::run(Arc::clone(&handle), mode)));
+    }
     let served = ports.serve(&handle, clients_stop, peers_stop);
     Ok(Running { handle, background, served })
 }
@@ -293,6 +321,9 @@ impl Member {
         loop {
             if let Some(reason) = self.handle.core().leadership.failure() {
                 return reason;
+            }
+            if self.handle.core().removed.is_cancelled() {
+                return members::REMOVED.to_owned();
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -1,18 +1,27 @@
-//! Changes of the membership: decided and carried out by the leader, forwarded to it by others.
+//! Changes of the membership: decided (`decide`) and carried out by the leader, forwarded to it by
+//! others. The leader also finishes what was begun: a member that was added to vote becomes a voter
+//! when it has caught up, and a change that a fallen leader left half done is completed.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod decide;
+mod removal;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use pintle_proto::raft::ChangeMemberRequest;
 use pintle_proto::raft::change_member_request::Change;
-use pintle_proto::raft::{ChangeMemberRequest, MemberEntry};
 use pintle_store_api::{Rejection, WriteError, pb};
 use tokio::time::Instant;
 use tonic::Code;
 
+pub(crate) use self::decide::are_peer_urls;
+use self::decide::{Members, Standing};
+pub(crate) use self::removal::{REMOVED, watch as watch_removal};
+use crate::consensus::Node;
 use crate::consensus::convert::{node_from_pb, node_to_pb};
-use crate::consensus::{Membership, Node};
 use crate::core::Core;
 use crate::errors;
 use crate::identity::member_id;
@@ -21,11 +30,12 @@ use crate::peer::{Lane, wire};
 
 /// How long to wait while another change is under way.
 const RETRY_AFTER: Duration = Duration::from_millis(30);
+/// A member that has not answered for so long counts as down.
+const ACTIVE_WITHIN: Duration = Duration::from_secs(5);
+/// How often the leader looks for what is left to finish.
+const TEND_EVERY: Duration = Duration::from_millis(200);
 
-/// A learner is promoted when its log is at least this far along the leader's, in percent.
-const READY_PERCENT: u64 = 90;
-
-/// The members as clients see them, by id.
+/// The members as clients see them, by id. One that was added to vote is no learner to them.
 pub(crate) fn list(core: &Core) -> Vec<pb::Member> {
     let membership = core.leadership.membership();
     let membership = membership.membership();
@@ -35,13 +45,19 @@ pub(crate) fn list(core: &Core) -> Vec<pb::Member> {
         name: node.name.clone(),
         peer_ur_ls: node.peer_urls.clone(),
         client_ur_ls: node.client_urls.clone(),
-        is_learner: learners.contains(id),
+        is_learner: learners.contains(id) && !node.promote,
     };
     membership.nodes().map(member).collect()
 }
 
 /// Carries a change out here if this member leads, else asks the leader.
 pub(crate) async fn change(core: &Core, change: Change) -> Result<(), WriteError> {
+    core.check_voter()?;
+    announce(core, change).await
+}
+
+/// The same, also for a learner, which may tell of itself.
+async fn announce(core: &Core, change: Change) -> Result<(), WriteError> {
     let deadline = Instant::now() + core.config.request_timeout();
     let mut leadership = core.leadership.clone();
     loop {
@@ -84,16 +100,45 @@ async fn forward(core: &Core, leader: u64, node: &Node, change: &Change) -> Resu
     }
 }
 
-/// Carries a change out on the leader.
+/// Carries a client's change out on the leader.
 pub(crate) async fn apply(core: &Core, change: &Change) -> Result<(), WriteError> {
+    let _changing = core.changing.lock().await;
+    let members = decide(core, |standing| match change {
+        Change::Add(entry) => {
+            let (id, node) = node_from_pb(entry.clone());
+            standing.add(id, node)
+        }
+        Change::Set(entry) => {
+            let (id, node) = node_from_pb(entry.clone());
+            standing.set(id, node)
+        }
+        Change::Promote(id) => standing.promote(*id, core.leadership.matched(*id), true),
+        Change::Remove(id) => standing.remove(*id),
+    })?;
+    write(core, members).await
+}
+
+fn decide<T>(
+    core: &Core,
+    by: impl FnOnce(&Standing<'_>) -> Result<T, Rejection>,
+) -> Result<T, Rejection> {
     let membership = core.leadership.membership();
-    let membership = membership.membership();
-    let members = match change {
-        Change::Set(entry) => set(core, membership, entry)?,
-        Change::Promote(id) => promote(core, membership, *id)?,
-        Change::Remove(id) => remove(membership, *id)?,
+    by(&Standing {
+        own: core.identity.member_id,
+        membership: membership.membership(),
+        learners_max: core.config.max_learners,
+        strict: core.config.strict_reconfig_check,
+        active: core.leadership.active(ACTIVE_WITHIN),
+        last: core.leadership.last_index(),
+    })
+}
+
+async fn write(core: &Core, members: Members) -> Result<(), WriteError> {
+    let changed = core.raft.change_membership(members, false);
+    // A leader that has lost its quorum would wait for it.
+    let Ok(written) = tokio::time::timeout(core.config.request_timeout(), changed).await else {
+        return Err(WriteError::Unknown(errors::TIMEOUT.to_owned()));
     };
-    let written = core.raft.change_membership(members, false).await;
     match written {
         Ok(_) => Ok(()),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
@@ -111,78 +156,54 @@ pub(crate) async fn apply(core: &Core, change: &Change) -> Result<(), WriteError
     }
 }
 
-type Members = ChangeMembers<u64, Node>;
-
-fn not_found() -> Rejection {
-    errors::other(Code::NotFound, errors::MEMBER_NOT_FOUND)
-}
-
-fn set(core: &Core, membership: &Membership, entry: &MemberEntry) -> Result<Members, Rejection> {
-    let (id, node) = node_from_pb(entry.clone());
-    let taken = |(other, known): (&u64, &Node)| {
-        *other != id && known.peer_urls.iter().any(|url| node.peer_urls.contains(url))
-    };
-    if membership.nodes().any(taken) {
-        return Err(errors::other(Code::FailedPrecondition, errors::PEER_URL_EXISTS));
-    }
-    if membership.get_node(&id).is_some() {
-        return Ok(ChangeMembers::SetNodes(BTreeMap::from([(id, node)])));
-    }
-    if membership.learner_ids().count() >= core.config.max_learners {
-        return Err(errors::other(Code::FailedPrecondition, errors::TOO_MANY_LEARNERS));
-    }
-    Ok(ChangeMembers::AddNodes(BTreeMap::from([(id, node)])))
-}
-
-fn promote(core: &Core, membership: &Membership, id: u64) -> Result<Members, Rejection> {
-    membership.get_node(&id).ok_or_else(not_found)?;
-    if membership.voter_ids().any(|voter| voter == id) {
-        return Err(errors::other(Code::FailedPrecondition, errors::NOT_LEARNER));
-    }
-    let (matched, last) = (core.leadership.matched(id).unwrap_or(0), core.leadership.last_index());
-    if matched * 100 < last * READY_PERCENT {
-        return Err(errors::other(Code::FailedPrecondition, errors::LEARNER_NOT_READY));
-    }
-    Ok(ChangeMembers::AddVoterIds(BTreeSet::from([id])))
-}
-
-fn remove(membership: &Membership, id: u64) -> Result<Members, Rejection> {
-    membership.get_node(&id).ok_or_else(not_found)?;
-    let ids = BTreeSet::from([id]);
-    if membership.voter_ids().any(|voter| voter == id) {
-        return Ok(ChangeMembers::RemoveVoters(ids));
-    }
-    Ok(ChangeMembers::RemoveNodes(ids))
-}
-
-/// Adds a member, as a learner first; a voter is promoted as soon as it has caught up.
+/// Adds a member, as a learner first; one that is to vote is promoted as soon as it has caught up.
 pub(crate) async fn add(
-    core: &std::sync::Arc<Core>,
+    core: &Core,
     peer_urls: Vec<String>,
     learner: bool,
 ) -> Result<u64, WriteError> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let token = &core.config.initial_cluster_token;
     let id = member_id(&peer_urls, token, &now.as_nanos().to_be_bytes());
-    let node = Node { peer_urls, ..Node::default() };
-    change(core, Change::Set(node_to_pb(id, &node))).await?;
-    if !learner {
-        let core = std::sync::Arc::clone(core);
-        tokio::spawn(async move { promote_when_ready(&core, id).await });
-    }
+    let node = Node { peer_urls, promote: !learner, ..Node::default() };
+    change(core, Change::Add(node_to_pb(id, &node))).await?;
     Ok(id)
 }
 
-async fn promote_when_ready(core: &Core, id: u64) {
-    while core.leadership.failure().is_none() {
-        match change(core, Change::Promote(id)).await {
-            Err(WriteError::Rejected(Rejection::Other { message, .. }))
-                if message == errors::LEARNER_NOT_READY => {}
-            Err(WriteError::NotApplied(_) | WriteError::Unknown(_)) => {}
-            Ok(()) | Err(WriteError::Rejected(_)) => return,
+/// Finishes changes while this member leads.
+pub(crate) async fn tend(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(TEND_EVERY).await;
+        if !core.leadership.is_leader() {
+            continue;
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // A change under way finishes itself.
+        let Ok(_changing) = core.changing.try_lock() else { continue };
+        let finished = match unfinished(&core) {
+            Some(members) => write(&core, members).await,
+            None => Ok(()),
+        };
+        if let Err(error) = finished {
+            tracing::debug!(%error, "a change of the membership is not finished yet");
+        }
     }
+}
+
+/// The next step of a change that was begun.
+fn unfinished(core: &Core) -> Option<Members> {
+    let stored = core.leadership.membership();
+    let membership = stored.membership();
+    if let [_, goal] = membership.get_joint_config().as_slice() {
+        // Only if nobody is at it: what is applied has been committed.
+        let is_applied = core.state.membership().log_id() == stored.log_id();
+        return is_applied.then(|| ChangeMembers::ReplaceAllVoters(goal.clone()));
+    }
+    let waits = |id: &u64| membership.get_node(id).is_some_and(|node| node.promote);
+    let ready = |id: u64| {
+        let matched = core.leadership.matched(id);
+        decide(core, |standing| standing.promote(id, matched, false)).ok()
+    };
+    membership.learner_ids().filter(waits).find_map(ready)
 }
 
 /// Tells the cluster this member's name and client addresses, as long as it takes.
@@ -196,7 +217,7 @@ pub(crate) async fn publish(core: &Core) {
             return;
         }
         if membership.membership().get_node(&id).is_some()
-            && let Err(error) = change(core, Change::Set(node_to_pb(id, &own))).await
+            && let Err(error) = announce(core, Change::Set(node_to_pb(id, &own))).await
         {
             tracing::debug!(%error, "client addresses are not published yet");
         }

@@ -2,6 +2,7 @@
 //! proposal's outcome crosses the wire.
 
 mod connections;
+mod dial;
 mod service;
 pub(crate) mod wire;
 

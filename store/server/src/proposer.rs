@@ -294,3 +294,27 @@ async fn forward(context: &Context, leader: u64, node: &Node, batch: &CommandBat
     answers.resize_with(batch.commands.len(), missing);
     Sent::Answered(answers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once_and_says_that_a_retry_is_safe() {
+        // Nobody takes anything out of the queue.
+        let (proposer, _queue) = Proposer::new(Duration::from_secs(600));
+        let waiting: Vec<_> = (0..QUEUE)
+            .map(|_| {
+                let proposer = proposer.clone();
+                tokio::spawn(async move { proposer.propose(Command::default()).await })
+            })
+            .collect();
+        while proposer.pending() < QUEUE {
+            tokio::task::yield_now().await;
+        }
+        let refused = proposer.propose(Command::default()).await.expect_err("full");
+        assert_eq!(refused, WriteError::NotApplied(errors::TOO_MANY_REQUESTS.to_owned()));
+        assert!(refused.certainly_not_applied());
+        waiting.into_iter().for_each(|one| one.abort());
+    }
+}

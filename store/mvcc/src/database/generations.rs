@@ -30,6 +30,11 @@ impl Generations {
         Ok(generations)
     }
 
+    /// The active folder of a root that somebody else may be using; touches nothing.
+    pub(crate) fn peek(root: &Path) -> Result<PathBuf, Fault> {
+        Ok(folder(root, read_active(root)?))
+    }
+
     pub(crate) fn active(&self) -> PathBuf {
         folder(&self.root, self.active)
     }

@@ -23,6 +23,10 @@ impl Published {
         self.revision.load(Ordering::Acquire)
     }
 
+    pub(crate) fn bytes(&self) -> i64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Writes, then publishes what was written. Only the one writer may call this. After a fault
     /// readers stay on snapshots.
     pub(super) fn publish(

@@ -38,6 +38,14 @@ pub(crate) fn revision(key: &[u8]) -> Option<i64> {
     key.first_chunk::<8>().map(|bytes| i64::from_be_bytes(*bytes))
 }
 
+/// Revision and position.
+pub(crate) fn split(key: &[u8]) -> Result<(i64, u32), Fault> {
+    let corrupt = Fault::Corrupt { what: "log key" };
+    let Some((revision, sub)) = key.split_first_chunk::<8>() else { return Err(corrupt) };
+    let sub = sub.try_into().map_err(|_| corrupt)?;
+    Ok((i64::from_be_bytes(*revision), u32::from_be_bytes(sub)))
+}
+
 /// Writes over `out`, which callers reuse.
 pub(crate) fn encode(change: Change, user_key: &[u8], out: &mut Vec<u8>) {
     out.clear();
@@ -68,6 +76,7 @@ mod tests {
             encode(change, &user_key, &mut value);
             prop_assert_eq!(decode(&value).expect("just encoded"), (change, user_key.as_slice()));
             prop_assert_eq!(revision(&key(rev, sub)), Some(rev));
+            prop_assert_eq!(split(&key(rev, sub)).expect("just encoded"), (rev, sub));
         }
 
         #[test]

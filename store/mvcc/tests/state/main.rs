@@ -3,6 +3,7 @@
 mod concurrency;
 mod lifecycle;
 mod model;
+mod offline;
 mod replay;
 mod strategy;
 mod transcripts;

@@ -126,6 +126,7 @@ impl Model {
                 let header = header(self.revision());
                 Ok(Response::LeaseCheckpoint(pb::LeaseCheckpointResponse { header }))
             }
+            Kind::Alarm(_) => unreachable!("the strategy raises no alarms"),
         }
     }
 

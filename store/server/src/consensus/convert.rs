@@ -57,13 +57,19 @@ pub(crate) fn node_to_pb(id: u64, node: &Node) -> pb::MemberEntry {
         name: node.name.clone(),
         peer_urls: node.peer_urls.clone(),
         client_urls: node.client_urls.clone(),
+        promote: node.promote,
     };
     pb::MemberEntry { id, info: Some(info) }
 }
 
 pub(crate) fn node_from_pb(entry: pb::MemberEntry) -> (u64, Node) {
     let info = entry.info.unwrap_or_default();
-    let node = Node { name: info.name, peer_urls: info.peer_urls, client_urls: info.client_urls };
+    let node = Node {
+        name: info.name,
+        peer_urls: info.peer_urls,
+        client_urls: info.client_urls,
+        promote: info.promote,
+    };
     (entry.id, node)
 }
 
@@ -173,6 +179,7 @@ mod tests {
             name: "m1".into(),
             peer_urls: vec!["http://127.0.0.1:2380".into()],
             client_urls: vec![],
+            promote: true,
         };
         let membership = Membership::new(
             vec![BTreeSet::from([1]), BTreeSet::from([1, 2])],

@@ -5,6 +5,7 @@
 //! last fsync into the next one (group commit). Everything that reaches the disk (entries, votes,
 //! truncation, purge) goes through that thread, in the order in which openraft asked for it.
 
+pub(crate) mod offline;
 mod tail;
 mod writer;
 
@@ -63,6 +64,8 @@ struct Shared {
     vote: Mutex<Option<Vote>>,
     committed: Mutex<Option<LogId>>,
     stats: LogStats,
+    /// Whether a write is on disk before it counts as written.
+    sync: bool,
 }
 
 /// The log, as openraft writes and reads it. Cloning gives another reader of the same log.
@@ -74,8 +77,8 @@ pub(crate) struct LogStore {
 
 impl LogStore {
     /// Opens the log under `dir` and starts its writer thread, which ends when the last clone is
-    /// dropped.
-    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+    /// dropped. Without `sync`, what was acknowledged may be lost with the machine.
+    pub(crate) fn open(dir: &Path, sync: bool) -> io::Result<Self> {
         let db = open_db(dir)?;
         let vote = read_meta(&db, KEY_VOTE)?;
         let purged = read_meta(&db, KEY_PURGED)?;
@@ -93,6 +96,7 @@ impl LogStore {
             vote: Mutex::new(vote),
             committed: Mutex::new(committed),
             stats: LogStats::default(),
+            sync,
         });
         let (writer, requests) = mpsc::channel(WRITER_QUEUE);
         writer::spawn(Arc::clone(&shared), requests)?;
@@ -326,7 +330,7 @@ mod tests {
     /// Opens again once the writer thread has let go of the database.
     fn reopen(dir: &Path) -> LogStore {
         loop {
-            match LogStore::open(dir) {
+            match LogStore::open(dir, true) {
                 Ok(log) => return log,
                 Err(error) => assert!(error.to_string().contains("lock"), "{error}"),
             }
@@ -337,7 +341,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_flushed_is_there_after_a_restart() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let mut log = LogStore::open(dir.path()).expect("opens");
+        let mut log = LogStore::open(dir.path(), true).expect("opens");
         let vote = Vote::new_committed(3, 1);
         log.save_vote(&vote).await.expect("saved");
         append(&mut log, (1..=9).map(|index| entry(1, index, 10)).collect()).await;
@@ -357,7 +361,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn entries_that_left_memory_are_read_from_disk() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let mut log = LogStore::open(dir.path()).expect("opens");
+        let mut log = LogStore::open(dir.path(), true).expect("opens");
         for index in 1..=40 {
             append(&mut log, vec![entry(1, index, 1 << 20)]).await;
         }

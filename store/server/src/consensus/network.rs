@@ -211,7 +211,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut client = self.client(Lane::Bulk)?;
         let addressed = self.peers.addressed(self.target);
-        let chunks = super::snapshot_stream::chunks(addressed, &vote, snapshot)
+        let starts = super::snapshot_resume::ask(&mut client, addressed, &snapshot).await;
+        let chunks = super::snapshot_stream::chunks(addressed, &vote, snapshot, starts)
             .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         // The target answers when it has installed everything; a stalled connection is ended by
         // HTTP/2 keep-alive.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::storage::{RaftSnapshotBuilder, Snapshot};
-use pintle_mvcc::Reader;
+use pintle_mvcc::{CheckpointInfo, Reader};
+use tokio::sync::Semaphore;
 
 use super::state_machine::{AppliedState, Shared};
 use super::types::{CommittedLeader, Node, TypeConfig};
@@ -61,16 +62,32 @@ impl fmt::Debug for SnapshotData {
 pub(crate) struct SnapshotStore {
     dir: PathBuf,
     next: AtomicU64,
+    /// Places for downloads by clients.
+    pub(crate) downloads: Arc<Semaphore>,
+    /// Held by whoever fills the folder of the transfer under way.
+    pub(crate) incoming: tokio::sync::Mutex<()>,
 }
 
+/// The folder of an unfinished transfer.
+const PARTIAL: &str = "partial";
+
+/// Snapshots that clients may download at the same time. Each keeps files alive that the state has
+/// done with; a client that reads slowly keeps them for long.
+const DOWNLOADS_MAX: usize = 4;
+
 impl SnapshotStore {
-    /// Empties the folder: what a crash left in it is nobody's.
+    /// Empties the folder: what a crash left in it is nobody's, except a transfer that can go on.
     pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir)?;
-        }
         std::fs::create_dir_all(&dir)?;
-        Ok(Self { dir, next: AtomicU64::new(0) })
+        for entry in std::fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if !path.ends_with(PARTIAL) {
+                std::fs::remove_dir_all(&path)?;
+            }
+        }
+        let downloads = Arc::new(Semaphore::new(DOWNLOADS_MAX));
+        let incoming = tokio::sync::Mutex::new(());
+        Ok(Self { dir, next: AtomicU64::new(0), downloads, incoming })
     }
 
     /// A name that nobody uses yet, for a checkpoint to be made or received.
@@ -79,10 +96,29 @@ impl SnapshotStore {
         SnapshotData::Checkpoint(Arc::new(OwnedDir(self.dir.join(number.to_string()))))
     }
 
-    pub(crate) fn checkpoint(&self, reader: &Reader) -> io::Result<StateSnapshot> {
+    /// Where the files of a transfer gather until it is complete, over restarts too.
+    pub(crate) fn partial(&self) -> PathBuf {
+        self.dir.join(PARTIAL)
+    }
+
+    /// Takes a complete transfer for a snapshot.
+    pub(crate) fn complete(&self) -> io::Result<SnapshotData> {
+        let data = self.reserve();
+        let dir = data.dir().expect("reserved as a folder");
+        std::fs::rename(self.partial(), dir)?;
+        Ok(data)
+    }
+
+    /// A copy of the state, and what it holds.
+    pub(crate) fn copy(&self, reader: &Reader) -> io::Result<(SnapshotData, CheckpointInfo)> {
         let data = self.reserve();
         let dir = data.dir().expect("reserved as a folder");
         let info = reader.checkpoint(dir).map_err(io::Error::other)?;
+        Ok((data, info))
+    }
+
+    pub(crate) fn checkpoint(&self, reader: &Reader) -> io::Result<StateSnapshot> {
+        let (data, info) = self.copy(reader)?;
         let meta = AppliedState::from_bytes(Some(&info.applied))?.snapshot_meta();
         Ok(Snapshot { meta, snapshot: data })
     }

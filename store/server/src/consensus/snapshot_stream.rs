@@ -1,8 +1,8 @@
 //! A checkpoint on its way to another member: the files of a folder as a stream of chunks, and back.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -17,17 +17,19 @@ use super::convert::{
     Missing, log_id_from_pb, log_id_to_pb, membership_from_pb, membership_to_pb, vote_to_pb,
 };
 use super::snapshot::{SnapshotData, SnapshotStore, StateSnapshot};
+use super::snapshot_resume::{Starts, keep_only};
 use super::types::{SnapshotMeta, StoredMembership, Vote};
 
 const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
 
-/// Streams a checkpoint. The files are read by a blocking task, which keeps the checkpoint alive.
+/// Streams a checkpoint, each file from where the target has it already. The files are read by a blocking task, which keeps the checkpoint alive.
 pub(super) fn chunks(
     addressed: Addressed,
     vote: &Vote,
     snapshot: StateSnapshot,
+    starts: Starts,
 ) -> io::Result<impl Stream<Item = SnapshotChunk> + use<>> {
     let dir = snapshot.snapshot.dir().ok_or_else(|| io::Error::other("snapshot without files"))?;
     let files = files(dir)?;
@@ -44,7 +46,7 @@ pub(super) fn chunks(
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
     let data = snapshot.snapshot;
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = send(&sender, header, &data, &files) {
+        if let Err(error) = send(&sender, header, &data, &files, &starts) {
             // The stream ends without its end marker, so the target discards what it has.
             tracing::warn!(%error, "a snapshot could not be read");
         }
@@ -57,6 +59,7 @@ fn send(
     header: SnapshotHeader,
     data: &SnapshotData,
     files: &[(PathBuf, u64)],
+    starts: &Starts,
 ) -> io::Result<()> {
     let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the transfer was given up");
     let push = |chunk| {
@@ -66,27 +69,29 @@ fn send(
     let dir = data.dir().ok_or_else(|| io::Error::other("snapshot without files"))?;
     push(Chunk::Header(header))?;
     for (name, _) in files {
-        let file = File::open(dir.join(name))?;
-        let mut offset = 0;
+        let mut file = File::open(dir.join(name))?;
+        let name = name.to_string_lossy().into_owned();
+        let mut offset = starts.get(&name).copied().unwrap_or(0);
+        file.seek(SeekFrom::Start(offset))?;
+        // At least one chunk a file, so that the target knows of it.
+        let mut told = false;
         loop {
             let mut buffer = Vec::with_capacity(CHUNK_BYTES);
             let read = (&file).take(CHUNK_BYTES as u64).read_to_end(&mut buffer)? as u64;
-            if read == 0 && offset > 0 {
+            if read == 0 && told {
                 break;
             }
-            let name = name.to_string_lossy().into_owned();
-            push(Chunk::File(SnapshotFile { name, offset, data: Bytes::from(buffer) }))?;
+            let (name, data) = (name.clone(), Bytes::from(buffer));
+            push(Chunk::File(SnapshotFile { name, offset, data }))?;
+            told = true;
             offset += read;
-            if read == 0 {
-                break;
-            }
         }
     }
     push(Chunk::End(SnapshotEnd { files: files.len() as u64 }))
 }
 
 /// The files below `dir`, as relative paths with their sizes, in a fixed order.
-fn files(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+pub(super) fn files(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
@@ -105,15 +110,17 @@ fn files(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(found)
 }
 
-/// Writes the files of a stream into a reserved folder; complete only with the end marker.
+/// Writes the files of a stream; complete only with the end marker. What a broken stream has
+/// brought stays, for the next one to go on.
 pub(crate) async fn receive(
     store: &SnapshotStore,
     header: &SnapshotHeader,
     mut chunks: impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin,
 ) -> Result<StateSnapshot, Status> {
     let io = |error: io::Error| Status::internal(format!("snapshot: {error}"));
-    let data = store.reserve();
-    let dir = data.dir().expect("reserved as a folder").to_owned();
+    let under_way = || Status::aborted("another snapshot is on its way");
+    let _filling = store.incoming.try_lock().map_err(|_| under_way())?;
+    let dir = store.partial();
     std::fs::create_dir_all(&dir).map_err(io)?;
     let mut names = BTreeSet::new();
     let mut open: Option<Incoming> = None;
@@ -134,7 +141,9 @@ pub(crate) async fn receive(
                 if end.files != names.len() as u64 {
                     return Err(Status::data_loss("snapshot with missing files"));
                 }
-                return Ok(StateSnapshot { meta: meta(header)?, snapshot: data });
+                keep_only(&dir, &names).map_err(io)?;
+                let snapshot = store.complete().map_err(io)?;
+                return Ok(StateSnapshot { meta: meta(header)?, snapshot });
             }
             Some(Chunk::Header(_)) | None => {
                 return Err(Status::invalid_argument("unexpected snapshot chunk"));
@@ -168,7 +177,8 @@ impl Incoming {
                 if let Some(finished) = other {
                     finished.file.sync_all()?;
                 }
-                Self { name: part.name.clone(), file: create(dir, &part.name)?, written: 0 }
+                let file = open_at(dir, &part.name, part.offset)?;
+                Self { name: part.name.clone(), file, written: part.offset }
             }
         };
         if incoming.written != part.offset {
@@ -180,8 +190,9 @@ impl Incoming {
     }
 }
 
-/// Creates a file inside `dir`; a name that points elsewhere is refused.
-fn create(dir: &Path, name: &str) -> io::Result<File> {
+/// Opens a file inside `dir`, to be written from `offset` on, up to which it is there already; a
+/// name that points elsewhere is refused.
+fn open_at(dir: &Path, name: &str, offset: u64) -> io::Result<File> {
     let relative = Path::new(name);
     if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
         return Err(io::Error::new(
@@ -193,5 +204,11 @@ fn create(dir: &Path, name: &str) -> io::Result<File> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    File::create(path)
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    if file.metadata()?.len() < offset {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the snapshot begins too late"));
+    }
+    file.set_len(offset)?;
+    file.seek(SeekFrom::Start(offset))?;
+    Ok(file)
 }

@@ -74,6 +74,11 @@ impl Shared {
         self.applied.subscribe()
     }
 
+    /// The membership after the newest applied change.
+    pub(crate) fn membership(&self) -> StoredMembership {
+        self.state.lock().membership.clone()
+    }
+
     fn set(&self, state: AppliedState) {
         let index = state.index();
         *self.state.lock() = state;

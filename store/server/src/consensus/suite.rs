@@ -18,7 +18,7 @@ struct Builder;
 
 fn open() -> io::Result<(TempDir, LogStore, StateMachine)> {
     let dir = tempfile::tempdir()?;
-    let log = LogStore::open(&dir.path().join("log"))?;
+    let log = LogStore::open(&dir.path().join("log"), true)?;
     let snapshots = SnapshotStore::open(dir.path().join("snap"))?;
     let options = pintle_mvcc::Options::default();
     let state = dir.path().join("state");

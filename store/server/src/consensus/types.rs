@@ -55,4 +55,6 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) peer_urls: Vec<String>,
     pub(crate) client_urls: Vec<String>,
+    /// A learner that becomes a voter as soon as it has caught up.
+    pub(crate) promote: bool,
 }

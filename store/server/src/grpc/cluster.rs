@@ -1,10 +1,11 @@
 //! The Cluster service.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pintle_proto::etcdserverpb::cluster_server::Cluster;
 use pintle_proto::raft::change_member_request::Change;
-use pintle_store_api::{Store, pb};
+use pintle_store_api::pb;
 use tonic::{Request, Response, Status};
 
 use crate::consensus::Node;
@@ -12,18 +13,38 @@ use crate::consensus::convert::node_to_pb;
 use crate::handle::Handle;
 use crate::{errors, members};
 
+/// How long an answer waits until this member knows of the change that it is about.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
+
 pub(super) struct Service(pub(super) Arc<Handle>);
 
 impl Service {
     async fn change(&self, change: Change) -> Result<(), Status> {
         let done = members::change(self.0.core(), change).await;
-        done.map_err(|error| errors::write(&error))
+        done.map_err(|error| errors::write(&error))?;
+        self.catch_up().await;
+        Ok(())
     }
 
+    /// Waits for this member to know of the change; one that lags, or has just been removed, answers
+    /// with what it knows.
+    async fn catch_up(&self) {
+        let known = self.0.core().read_index.wait();
+        drop(tokio::time::timeout(CATCH_UP_MAX, known).await);
+    }
+
+    /// As in etcd, the header tells no revision.
     fn members(&self) -> (Option<pb::ResponseHeader>, Vec<pb::Member>) {
         let core = self.0.core();
-        (Some(core.header()), members::list(core))
+        (Some(core.header_at(0)), members::list(core))
     }
+}
+
+fn check_urls(urls: &[String]) -> Result<(), Status> {
+    if members::are_peer_urls(urls) {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(errors::MEMBER_BAD_URLS))
 }
 
 #[tonic::async_trait]
@@ -33,8 +54,10 @@ impl Cluster for Service {
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let request = request.into_inner();
+        check_urls(&request.peer_ur_ls)?;
         let added = members::add(self.0.core(), request.peer_ur_ls, request.is_learner).await;
         let id = added.map_err(|error| errors::write(&error))?;
+        self.catch_up().await;
         let (header, members) = self.members();
         let member = members.iter().find(|member| member.id == id).cloned();
         Ok(Response::new(pb::MemberAddResponse { header, member, members }))
@@ -57,6 +80,7 @@ impl Cluster for Service {
         let membership = self.0.core().leadership.membership();
         let known = membership.membership().get_node(&request.id);
         let known = known.ok_or_else(|| Status::not_found(errors::MEMBER_NOT_FOUND))?;
+        check_urls(&request.peer_ur_ls)?;
         let node = Node { peer_urls: request.peer_ur_ls, ..known.clone() };
         self.change(Change::Set(node_to_pb(request.id, &node))).await?;
         let (header, members) = self.members();
@@ -67,9 +91,11 @@ impl Cluster for Service {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let refused = self.0.core().check_voter();
+        refused.map_err(|refusal| errors::rejected(&refusal))?;
         if request.into_inner().linearizable {
-            let answer = self.0.member_list().await;
-            return answer.map(Response::new).map_err(|error| errors::read(&error));
+            let read = self.0.core().read_index.wait().await;
+            read.map_err(|error| errors::read(&error))?;
         }
         let (header, members) = self.members();
         Ok(Response::new(pb::MemberListResponse { header, members }))

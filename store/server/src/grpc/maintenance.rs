@@ -1,22 +1,27 @@
 //! The Maintenance service.
 
-use std::pin::Pin;
+mod downgrade;
+mod snapshot;
+
 use std::sync::Arc;
 
-use futures::Stream;
 use pintle_proto::etcdserverpb::maintenance_server::Maintenance;
 use pintle_store_api::{Revision, Store, pb};
 use tonic::{Request, Response, Status};
 
-use crate::errors;
 use crate::handle::Handle;
+use crate::{alarms, errors};
 
 pub(super) struct Service(pub(super) Arc<Handle>);
 
-type Blobs = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
-
 impl Service {
+    /// A learner serves only its status and snapshots of what it has.
+    fn check_voter(&self) -> Result<(), Status> {
+        self.0.core().check_voter().map_err(|refusal| errors::rejected(&refusal))
+    }
+
     async fn hash(&self, revision: i64) -> Result<pb::HashKvResponse, Status> {
+        self.check_voter()?;
         let answer = self.0.hash_kv(Revision(revision)).await;
         answer.map_err(|error| errors::read(&error))
     }
@@ -24,18 +29,14 @@ impl Service {
 
 #[tonic::async_trait]
 impl Maintenance for Service {
-    type SnapshotStream = Blobs;
+    type SnapshotStream = snapshot::Chunks;
 
     async fn alarm(
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
-        // No alarm is ever raised yet: there is none to list and none to clear.
-        if request.into_inner().action() == pb::alarm_request::AlarmAction::Activate {
-            return Err(Status::unimplemented("etcdserver: alarms cannot be raised by hand"));
-        }
-        let header = Some(self.0.core().header());
-        Ok(Response::new(pb::AlarmResponse { header, alarms: Vec::new() }))
+        let answer = alarms::answer(self.0.core(), request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| errors::write(&error))
     }
 
     async fn status(
@@ -45,12 +46,13 @@ impl Maintenance for Service {
         self.0.status().await.map(Response::new).map_err(|error| errors::read(&error))
     }
 
-    /// There is nothing to defragment.
+    /// There is nothing to defragment. As in etcd, the answer has no header.
     async fn defragment(
         &self,
         _request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        Ok(Response::new(pb::DefragmentResponse { header: Some(self.0.core().header()) }))
+        self.check_voter()?;
+        Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
     async fn hash(
@@ -71,14 +73,16 @@ impl Maintenance for Service {
     async fn snapshot(
         &self,
         _request: Request<pb::SnapshotRequest>,
-    ) -> Result<Response<Blobs>, Status> {
-        Err(Status::unimplemented("etcdserver: snapshots for download are not served yet"))
+    ) -> Result<Response<snapshot::Chunks>, Status> {
+        snapshot::stream(self.0.core()).await.map(Response::new)
     }
 
+    /// As in etcd, the answer has no header.
     async fn move_leader(
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        self.check_voter()?;
         let core = self.0.core();
         let target = request.into_inner().target_id;
         if !core.leadership.is_leader() {
@@ -91,13 +95,14 @@ impl Maintenance for Service {
             }
             core.move_leader(target).await.map_err(|error| errors::read(&error))?;
         }
-        Ok(Response::new(pb::MoveLeaderResponse { header: Some(core.header()) }))
+        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(
         &self,
-        _request: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(Status::unimplemented("etcdserver: downgrade is not supported"))
+        self.check_voter()?;
+        Err(downgrade::refusal(&request.into_inner()))
     }
 }

@@ -1,15 +1,16 @@
 //! A member's first start: who it is, and how the cluster comes to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_proto::raft::ClusterInfoRequest;
 
-use super::{StartError, peer_client_tls};
+use super::{StartError, failed, peer_client_tls};
 use crate::config::Config;
-use crate::consensus::Node;
 use crate::consensus::convert::node_from_pb;
+use crate::consensus::log::offline;
+use crate::consensus::{Membership, Node};
 use crate::core::Core;
 use crate::identity::Identity;
 use crate::peer::{Lane, Peers};
@@ -63,4 +64,24 @@ pub(super) async fn found(core: Arc<Core>, fresh: bool) {
         // Another founder was faster.
         tracing::debug!(%error, "not the one who founds the cluster");
     }
+}
+
+/// Makes this member the only one of its cluster, with all that its log holds, before it starts:
+/// the others are lost.
+pub(super) fn cut_off(config: &Config, identity: &Identity) -> Result<(), StartError> {
+    let node = Node {
+        name: config.name.clone(),
+        peer_urls: config.initial_advertise_peer_urls.clone(),
+        client_urls: config.advertise_client_urls.clone(),
+        promote: false,
+    };
+    let id = identity.member_id;
+    let alone = Membership::new(vec![BTreeSet::from([id])], BTreeMap::from([(id, node)]))
+        .map_err(|error| StartError::Consensus(error.to_string()))?;
+    let cut = offline::append_membership(&config.log_dir(), &alone)
+        .map_err(failed("forcing a new cluster"))?;
+    if cut {
+        tracing::warn!("forced a new cluster of this member alone");
+    }
+    Ok(())
 }

@@ -8,8 +8,9 @@ use tokio::task::JoinHandle;
 use super::{StartError, failed};
 use crate::config::{Config, TlsFiles};
 use crate::handle::Handle;
-use crate::listener::{Listener, Stop, resolve};
+use crate::listener::{HttpLimits, Listener, Stop, resolve};
 use crate::peer::{MESSAGE_BYTES_MAX, PeerService};
+use crate::tls::TlsPolicy;
 use crate::{grpc, http, metrics, tls};
 
 /// The ports, bound before anything is served, so that a taken one fails the start.
@@ -22,14 +23,17 @@ pub(super) struct Ports {
 impl Ports {
     pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
         let metrics = match config.metrics_listen {
-            Some(address) => Some(
-                Listener::bind(address, None).await.map_err(failed("binding the metrics port"))?,
-            ),
+            Some(address) => {
+                let bound = Listener::bind(address, None, HttpLimits::default()).await;
+                Some(bound.map_err(failed("binding the metrics port"))?)
+            }
             None => None,
         };
+        let clients = server_tls(config.client_tls.as_ref(), &config.client_tls_policy)?;
+        let peers = server_tls(config.peer_tls.as_ref(), &config.peer_tls_policy)?;
         Ok(Self {
-            clients: bind_urls(&config.listen_client_urls, config.client_tls.as_ref()).await?,
-            peers: bind_urls(&config.listen_peer_urls, config.peer_tls.as_ref()).await?,
+            clients: bind_urls(&config.listen_client_urls, clients, config.http).await?,
+            peers: bind_urls(&config.listen_peer_urls, peers, HttpLimits::default()).await?,
             metrics,
         })
     }
@@ -93,13 +97,24 @@ async fn join(servers: Vec<JoinHandle<()>>) {
     }
 }
 
-async fn bind_urls(urls: &[String], files: Option<&TlsFiles>) -> Result<Vec<Listener>, StartError> {
-    let acceptor = files.map(tls::acceptor).transpose().map_err(failed("reading certificates"))?;
+fn server_tls(
+    files: Option<&TlsFiles>,
+    policy: &TlsPolicy,
+) -> Result<Option<Arc<tls::Server>>, StartError> {
+    let server = files.map(|files| tls::Server::new(files, policy)).transpose();
+    Ok(server.map_err(failed("reading certificates"))?.map(Arc::new))
+}
+
+async fn bind_urls(
+    urls: &[String],
+    server: Option<Arc<tls::Server>>,
+    limits: HttpLimits,
+) -> Result<Vec<Listener>, StartError> {
     let mut bound = Vec::new();
     for url in urls {
         let address = resolve(url).await.map_err(failed("resolving a listen address"))?;
-        let tls = acceptor.clone().filter(|_| url.starts_with("https://"));
-        bound.push(Listener::bind(address, tls).await.map_err(failed("binding a port"))?);
+        let tls = server.clone().filter(|_| url.starts_with("https://"));
+        bound.push(Listener::bind(address, tls, limits).await.map_err(failed("binding a port"))?);
     }
     Ok(bound)
 }

@@ -1,15 +1,18 @@
 //! Connections to the other members, by address and purpose.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use pintle_proto::raft::Addressed;
 use pintle_proto::raft::peer_client::PeerClient;
 use tonic::Status;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 
+use super::dial::Dial;
 use crate::consensus::Node;
+use crate::tls;
 
 /// A connection is refused or stands within this time; elections wait for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -38,13 +41,13 @@ pub(crate) enum Lane {
 pub(crate) struct Peers {
     cluster_id: u64,
     member_id: u64,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Arc<tls::Client>>,
     channels: Mutex<HashMap<(String, Lane), Channel>>,
 }
 
 impl Peers {
-    pub(crate) fn new(cluster_id: u64, member_id: u64, tls: Option<ClientTlsConfig>) -> Self {
-        Self { cluster_id, member_id, tls, channels: Mutex::default() }
+    pub(crate) fn new(cluster_id: u64, member_id: u64, tls: Option<tls::Client>) -> Self {
+        Self { cluster_id, member_id, tls: tls.map(Arc::new), channels: Mutex::default() }
     }
 
     /// How a request to `to` is addressed.
@@ -77,7 +80,7 @@ impl Peers {
         let key = (url.to_owned(), lane);
         let channel = match channels.get(&key) {
             Some(channel) => channel.clone(),
-            None => channels.entry(key).or_insert(connect(url, self.tls.clone())?).clone(),
+            None => channels.entry(key).or_insert(connect(url, self.tls.as_ref())?).clone(),
         };
         Ok(PeerClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -85,9 +88,12 @@ impl Peers {
     }
 }
 
-fn connect(url: &str, tls: Option<ClientTlsConfig>) -> Result<Channel, Status> {
+fn connect(url: &str, tls: Option<&Arc<tls::Client>>) -> Result<Channel, Status> {
     let invalid = |error: tonic::transport::Error| Status::unavailable(format!("{url}: {error}"));
-    let mut endpoint = Endpoint::from_shared(url.to_owned())
+    // The channel leaves TLS to the dialler.
+    let dial = tls.filter(|_| url.starts_with("https://")).map(|tls| Dial(Arc::clone(tls)));
+    let plain = url.replacen("https://", "http://", 1);
+    let endpoint = Endpoint::from_shared(if dial.is_some() { plain } else { url.to_owned() })
         .map_err(invalid)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -95,10 +101,8 @@ fn connect(url: &str, tls: Option<ClientTlsConfig>) -> Result<Channel, Status> {
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
-    if let Some(tls) = tls
-        && url.starts_with("https://")
-    {
-        endpoint = endpoint.tls_config(tls).map_err(invalid)?;
-    }
-    Ok(endpoint.connect_lazy())
+    Ok(match dial {
+        Some(dial) => endpoint.connect_with_connector_lazy(dial),
+        None => endpoint.connect_lazy(),
+    })
 }

@@ -8,6 +8,7 @@ use openraft::raft::{TransferLeaderError, TransferLeaderRequest, VoteRequest};
 use pintle_proto::raft as pb;
 use pintle_proto::raft::peer_server::Peer;
 use pintle_proto::raft::snapshot_chunk::Chunk;
+use pintle_store_api::pb::HashKvResponse;
 use pintle_store_api::{LeaseId, WriteError};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -16,9 +17,9 @@ use crate::consensus::convert::{
     append_from_pb, append_result_to_pb, log_id_from_pb, log_id_to_pb, membership_to_pb,
     vote_from_pb, vote_to_pb,
 };
-use crate::consensus::snapshot_stream;
+use crate::consensus::{snapshot_resume, snapshot_stream};
 use crate::core::Core;
-use crate::{errors, members};
+use crate::{corruption, errors, members};
 
 /// The peer port's service.
 #[derive(Clone)]
@@ -43,10 +44,20 @@ impl PeerService {
 
     fn check_leader(&self, addressed: Option<&pb::Addressed>) -> Result<(), Status> {
         self.check(addressed)?;
-        if self.core.leadership.is_leader() {
-            return Ok(());
+        if !self.core.leadership.is_leader() {
+            return Err(errors::transient(errors::NOT_LEADER));
         }
-        Err(errors::transient(errors::NOT_LEADER))
+        self.check_member(addressed)
+    }
+
+    /// A member that was removed may not know it: to it, this leader is none.
+    fn check_member(&self, addressed: Option<&pb::Addressed>) -> Result<(), Status> {
+        let membership = self.core.leadership.membership();
+        let from = addressed.map_or(0, |addressed| addressed.from);
+        match membership.membership().get_node(&from) {
+            Some(_) => Ok(()),
+            None => Err(Status::unavailable(errors::MEMBER_NOT_FOUND)),
+        }
     }
 }
 
@@ -138,6 +149,16 @@ impl Peer for PeerService {
         Ok(Response::new(pb::TransferLeaderResponse { accepted, actual_vote, actual_log_id }))
     }
 
+    async fn offer_snapshot(
+        &self,
+        request: Request<pb::SnapshotOffer>,
+    ) -> Result<Response<pb::SnapshotKept>, Status> {
+        let offer = request.into_inner();
+        self.check(offer.addressed.as_ref())?;
+        let kept = snapshot_resume::kept(&self.core.state.snapshots, offer).await;
+        kept.map(Response::new).map_err(|error| Status::internal(error.to_string()))
+    }
+
     async fn install_snapshot(
         &self,
         request: Request<Streaming<pb::SnapshotChunk>>,
@@ -165,6 +186,7 @@ impl Peer for PeerService {
         if !self.core.leadership.is_leader() {
             return Ok(Response::new(pb::ProposeResponse { outcomes: None }));
         }
+        self.check_member(request.addressed.as_ref())?;
         let commands = request.batch.unwrap_or_default().commands;
         let answers = commands.into_iter().map(|command| self.core.proposer.propose(command));
         let answers = futures::future::join_all(answers).await;
@@ -222,15 +244,29 @@ impl Peer for PeerService {
         Ok(Response::new(pb::ChangeMemberResponse { refusal }))
     }
 
+    async fn hash_kv(
+        &self,
+        request: Request<pb::PeerHashRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.addressed.as_ref())?;
+        let answer = corruption::hash(&self.core, request.revision).await;
+        answer.map(Response::new).map_err(|error| errors::read(&error))
+    }
+
     async fn cluster_info(
         &self,
         _request: Request<pb::ClusterInfoRequest>,
     ) -> Result<Response<pb::ClusterInfoResponse>, Status> {
         let membership = self.core.leadership.membership();
+        let applied = self.core.state.membership();
         Ok(Response::new(pb::ClusterInfoResponse {
             cluster_id: self.core.identity.cluster_id,
             member_id: self.core.identity.member_id,
             membership: Some(membership_to_pb(membership.membership())),
+            applied_members: applied.membership().nodes().map(|(id, _)| *id).collect(),
+            leads: self.core.leadership.is_leader(),
+            term: self.core.leadership.term(),
         }))
     }
 }

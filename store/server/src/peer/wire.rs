@@ -36,6 +36,7 @@ pub(crate) fn to_pb(answer: Answer) -> pb::Outcome {
         Ok(Response::LeaseGrant(response)) => Kind::LeaseGrant(response),
         Ok(Response::LeaseRevoke(response)) => Kind::LeaseRevoke(response),
         Ok(Response::LeaseCheckpoint(response)) => Kind::Done(pb::Done { header: response.header }),
+        Ok(Response::Alarm(response)) => Kind::Alarm(response),
         Err(WriteError::Rejected(rejection)) => Kind::Refusal(refusal_to_pb(&rejection)),
         Err(WriteError::NotApplied(message)) => Kind::NotApplied(message),
         Err(WriteError::Unknown(message)) => Kind::Unknown(message),
@@ -56,6 +57,7 @@ pub(crate) fn from_pb(outcome: pb::Outcome) -> Answer {
             let response = pintle_store_api::pb::LeaseCheckpointResponse { header: done.header };
             Ok(Response::LeaseCheckpoint(response))
         }
+        Some(Kind::Alarm(response)) => Ok(Response::Alarm(response)),
         Some(Kind::Refusal(refusal)) => Err(refusal_from_pb(&refusal).into()),
         Some(Kind::NotApplied(message)) => Err(WriteError::NotApplied(message)),
         Some(Kind::Unknown(message)) => Err(WriteError::Unknown(message)),

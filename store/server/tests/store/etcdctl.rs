@@ -118,6 +118,7 @@ async fn everything(cluster: &Cluster, tls: Vec<String>) {
         leases(&etcdctl);
         compaction(&etcdctl);
         cluster_commands(&etcdctl);
+        snapshot(&etcdctl);
     })
     .await
     .expect("etcdctl");
@@ -197,6 +198,17 @@ fn compaction(etcdctl: &Etcdctl) {
     );
     let far = (revision + 100).to_string();
     assert!(etcdctl.fails(&["get", "c", "--rev", &far]).contains("is a future revision"));
+}
+
+fn snapshot(etcdctl: &Etcdctl) {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("saved");
+    let one = etcdctl.endpoints.split(',').next().expect("an endpoint").to_owned();
+    let etcdctl = Etcdctl { endpoints: one, tls: etcdctl.tls.clone() };
+    etcdctl.run(&["snapshot", "save", path.to_str().expect("text")]);
+    let archive = pintle_store::archive::Archive::open(&path).expect("a snapshot");
+    archive.verify().expect("as it was sent");
+    assert_eq!(archive.manifest().storage_version, "3.7.0");
 }
 
 fn cluster_commands(etcdctl: &Etcdctl) {

@@ -49,6 +49,19 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// `count` members that have just been founded; `tweak` may change what they are told.
     pub(crate) async fn found(count: usize, tweak: impl Fn(&mut Config)) -> Self {
+        Self::prepared(count, tweak, |_| {}).await
+    }
+
+    /// `count` members whose data folders `restore` fills before they start.
+    pub(crate) async fn restored(count: usize, restore: impl Fn(&Config)) -> Self {
+        Self::prepared(count, |_| {}, restore).await
+    }
+
+    async fn prepared(
+        count: usize,
+        tweak: impl Fn(&mut Config),
+        prepare: impl Fn(&Config),
+    ) -> Self {
         let permit = CLUSTERS.acquire().await.expect("never closed");
         let dir = tempfile::tempdir().expect("temporary folder");
         let name = |i: usize| format!("m{i}");
@@ -75,6 +88,7 @@ impl Cluster {
             .collect();
         let mut cluster = Self { members: Vec::new(), configs, dir, _permit: permit };
         for config in &cluster.configs {
+            prepare(config);
             cluster.members.push(Some(start(config.clone()).await.expect("starts")));
         }
         cluster.ready().await;
@@ -159,6 +173,12 @@ impl Cluster {
     /// Stops a member without any farewell.
     pub(crate) async fn kill(&mut self, i: usize) {
         self.members[i].take().expect("runs").kill().await;
+    }
+
+    /// Why a member ended, once it has.
+    pub(crate) async fn failed(&self, i: usize) -> String {
+        let member = self.members[i].as_ref().expect("runs");
+        tokio::time::timeout(PATIENCE, member.failed()).await.expect("ends in time")
     }
 
     pub(crate) async fn shutdown(&mut self, i: usize) {

@@ -18,6 +18,7 @@ pub(super) enum Action {
     Events(EventQuery),
     Leases,
     LeaseKeys(i64),
+    Alarms,
     Physical,
     Term(u64),
 }
@@ -30,6 +31,7 @@ pub(super) fn action(line: &str) -> Action {
         "events" => Action::Events(events(words.skip(1))),
         "leases" => Action::Leases,
         "lease-keys" => Action::LeaseKeys(number(words.nth(1).expect("an id"))),
+        "alarms" => Action::Alarms,
         "physical" => Action::Physical,
         "term" => Action::Term(number(words.nth(1).expect("a term")) as u64),
         _ => Action::Write(line.split(" & ").map(write).collect()),
@@ -63,6 +65,17 @@ fn write(line: &str) -> Kind {
                 }
             }
             Kind::LeaseRevoke(LeaseRevoke { ids, expired_in_term })
+        }
+        action @ ("raise" | "clear") => {
+            use pb::alarm_request::AlarmAction;
+            let action = match action {
+                "raise" => AlarmAction::Activate,
+                _ => AlarmAction::Deactivate,
+            };
+            let alarm = pb::AlarmType::from_str_name(words.next().expect("an alarm"));
+            let alarm = alarm.expect("a known alarm").into();
+            let member_id = number(words.next().expect("a member")) as u64;
+            Kind::Alarm(pb::AlarmRequest { action: action.into(), member_id, alarm })
         }
         other => panic!("unknown command {other:?}"),
     }

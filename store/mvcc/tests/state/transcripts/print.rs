@@ -32,7 +32,17 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         Ok(Response::LeaseCheckpoint(response)) => {
             format!("checkpointed, {}\n", revision(&response.header))
         }
+        Ok(Response::Alarm(response)) => {
+            format!("{}{}\n", alarms(&response.alarms), revision(&response.header))
+        }
     }
+}
+
+pub(super) fn alarms(alarms: &[pb::AlarmMember]) -> String {
+    let line = |one: &pb::AlarmMember| {
+        format!("{} of member {}\n", one.alarm().as_str_name(), one.member_id)
+    };
+    alarms.iter().map(line).collect()
 }
 
 fn put(response: &pb::PutResponse) -> String {

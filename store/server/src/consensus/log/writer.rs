@@ -121,7 +121,7 @@ impl Writer {
 
     fn write(&self, batch: WriteBatch) -> io::Result<()> {
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        options.set_sync(self.shared.sync);
         let bytes = batch.size_in_bytes();
         let started = Instant::now();
         self.shared.db.write_opt(batch, &options).map_err(io::Error::other)?;
