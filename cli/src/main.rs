@@ -28,7 +28,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What is logged unless `PINTLE_LOG` says otherwise. openraft tells of every election step, and
 /// the client of every refused connection, which the callers report in their own words.
-const DEFAULT_LOG: &str =
+pub(crate) const DEFAULT_LOG: &str =
     "info,openraft=error,kube_client=off,kube_runtime=error,hickory_proto=warn,hyper=warn";
 
 /// A Kubernetes-compatible, highly available control plane in one binary.
@@ -71,13 +71,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter =
-        EnvFilter::try_from_env("PINTLE_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    let logs_itself =
+        matches!(&cli.command, Command::Store(options) if store::logs_itself(options));
+    if !logs_itself {
+        start_log();
+    }
     rustls::crypto::ring::default_provider()
         .install_default()
         .expect("no other TLS provider is installed before this one");
@@ -88,6 +86,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is logged: as `PINTLE_LOG` says.
+pub(crate) fn log_filter() -> EnvFilter {
+    EnvFilter::try_from_env("PINTLE_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG))
+}
+
+fn start_log() {
+    tracing_subscriber::fmt()
+        .with_env_filter(log_filter())
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
