@@ -122,6 +122,20 @@ pub(super) fn keep_fixed(value: &mut Value, old: &Value) {
             None => metadata.remove(field),
         };
     }
+    drop_empty(metadata);
+}
+
+/// A list or map that a change has emptied is no longer there.
+fn drop_empty(metadata: &mut serde_json::Map<String, Value>) {
+    for field in ["finalizers", "ownerReferences", "labels", "annotations"] {
+        let is_empty = metadata.get(field).is_some_and(|value| {
+            value.as_array().is_some_and(Vec::is_empty)
+                || value.as_object().is_some_and(serde_json::Map::is_empty)
+        });
+        if is_empty {
+            metadata.remove(field);
+        }
+    }
 }
 
 /// Counts a change of anything but metadata and status.
@@ -174,6 +188,14 @@ mod tests {
         let name = generate_name("web-");
         assert!(name.starts_with("web-") && name.len() == 9, "{name}");
         assert_eq!(generate_name(&"x".repeat(100)).len(), NAME_LENGTH_MAX);
+    }
+
+    #[test]
+    fn emptied_lists_are_dropped() {
+        let mut value = json!({"metadata": {"name": "a", "finalizers": [], "ownerReferences": [],
+            "labels": {}, "annotations": {"a": "b"}}});
+        keep_fixed(&mut value, &json!({"metadata": {"name": "a", "finalizers": ["x/y"]}}));
+        assert_eq!(value, json!({"metadata": {"name": "a", "annotations": {"a": "b"}}}));
     }
 
     #[test]
