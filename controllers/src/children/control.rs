@@ -11,7 +11,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, PostParams, Preconditions},
 };
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 /// Creates and deletes pods for a controller, with events and expectations.
 pub struct PodControl {
@@ -21,6 +21,10 @@ pub struct PodControl {
     /// What the controller waits for; the informer's handler settles it.
     pub expectations: Arc<Expectations>,
 }
+
+/// How often is asked after a request without a clear answer, and the pause in between: as long as a change of leaders takes.
+const DOUBT_TRIES: usize = 20;
+const DOUBT_PAUSE: Duration = Duration::from_millis(250);
 
 /// How events tell what was done: a function of what, the pod's name and the parent's.
 type Words = fn(Deed, &str, &str) -> String;
@@ -60,27 +64,23 @@ impl PodControl {
 
     /// Creates a pod of `parent`.
     pub async fn create<P: Namespaced>(&self, parent: &P, pod: &Pod) -> Result<(), kube::Error> {
-        let owner = ObjectKey::of(parent);
         let name = pod.name_any();
-        self.expectations.expect_creation(&owner, &name);
-        match self.api(parent).create(&PostParams::default(), pod).await {
-            Ok(_) => {
-                let text = (self.words)(Deed::Created, &name, &parent.name_any());
-                self.recorder.normal(parent, "SuccessfulCreate", text);
-                Ok(())
-            }
-            Err(error) => {
-                if is_certain(&error) {
-                    self.expectations.creation_observed(&owner, &name);
-                }
-                if !is_namespace_going(&error) {
-                    let deed = Deed::NotCreated(message(&error));
-                    let text = (self.words)(deed, &name, &parent.name_any());
-                    self.recorder.warning(parent, "FailedCreate", text);
-                }
-                Err(error)
-            }
+        let promise = Promise::new(&self.expectations, ObjectKey::of(parent), &name);
+        let api = self.api(parent);
+        let Err(error) = api.create(&PostParams::default(), pod).await else {
+            promise.keep();
+            let text = (self.words)(Deed::Created, &name, &parent.name_any());
+            self.recorder.normal(parent, "SuccessfulCreate", text);
+            return Ok(());
+        };
+        if !is_certain(&error) && !is_absent(&api, &name).await {
+            promise.keep();
         }
+        if !is_namespace_going(&error) {
+            let text = (self.words)(Deed::NotCreated(message(&error)), &name, &parent.name_any());
+            self.recorder.warning(parent, "FailedCreate", text);
+        }
+        Err(error)
     }
 
     /// Deletes a pod of `parent`; one that is gone already is fine.
@@ -88,20 +88,19 @@ impl PodControl {
         let owner = ObjectKey::of(parent);
         let (name, pod_uid) = (pod.name_any(), uid(&pod.metadata));
         self.expectations.expect_deletion(&owner, pod_uid);
-        match delete_exactly(&self.api(parent), &pod.metadata).await {
+        let outcome = delete_exactly(&self.api(parent), &pod.metadata).await;
+        if !matches!(outcome, Ok(true)) {
+            // Should it have happened after all: to ask for it again does no harm.
+            self.expectations.deletion_observed(&owner, pod_uid);
+        }
+        match outcome {
             Ok(true) => {
                 let text = (self.words)(Deed::Deleted, &name, &parent.name_any());
                 self.recorder.normal(parent, "SuccessfulDelete", text);
                 Ok(())
             }
-            Ok(false) => {
-                self.expectations.deletion_observed(&owner, pod_uid);
-                Ok(())
-            }
+            Ok(false) => Ok(()),
             Err(error) => {
-                if is_certain(&error) {
-                    self.expectations.deletion_observed(&owner, pod_uid);
-                }
                 let deed = Deed::NotDeleted(message(&error));
                 let text = (self.words)(deed, &name, &parent.name_any());
                 self.recorder.warning(parent, "FailedDelete", text);
@@ -113,6 +112,45 @@ impl PodControl {
     fn api<P: Namespaced>(&self, parent: &P) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &parent.namespace().unwrap_or_default())
     }
+}
+
+/// A pod that was asked for. It is waited for if it is kept; a request that failed, or was given up with its leader's term, must
+/// not hold its owner up.
+struct Promise<'a> {
+    expectations: &'a Expectations,
+    owner: ObjectKey,
+    name: &'a str,
+    kept: bool,
+}
+
+impl<'a> Promise<'a> {
+    fn new(expectations: &'a Expectations, owner: ObjectKey, name: &'a str) -> Self {
+        expectations.expect_creation(&owner, name);
+        Self { expectations, owner, name, kept: false }
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.expectations.creation_observed(&self.owner, self.name);
+        }
+    }
+}
+
+/// Whether a pod whose creation got no clear answer certainly was not made. Asks until there is an answer, for a while.
+async fn is_absent(api: &Api<Pod>, name: &str) -> bool {
+    for _ in 0..DOUBT_TRIES {
+        match api.get_opt(name).await {
+            Ok(found) => return found.is_none(),
+            Err(_) => tokio::time::sleep(DOUBT_PAUSE).await,
+        }
+    }
+    false
 }
 
 /// Deletes the object with exactly this UID; `false` if it was gone already.
@@ -171,6 +209,18 @@ where
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn promise_is_waited_for_only_if_it_is_kept() {
+        let expectations = Expectations::default();
+        let owner = ObjectKey::new("ns", "web");
+        drop(Promise::new(&expectations, owner.clone(), "web-a"));
+        assert!(expectations.satisfied(&owner));
+        Promise::new(&expectations, owner.clone(), "web-b").keep();
+        assert!(!expectations.satisfied(&owner));
+        expectations.creation_observed(&owner, "web-b");
+        assert!(expectations.satisfied(&owner));
+    }
 
     #[tokio::test]
     async fn slow_start_doubles_and_stops_at_the_first_failure() {

@@ -20,7 +20,10 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy},
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+/// How often is asked whether the graph is filled. It takes a moment, and whoever waits for it must not wait longer and longer.
+const GRAPH_POLL: Duration = Duration::from_millis(500);
 
 /// Registers the collector: the monitors that fill the graph, and the workers that act on it.
 pub(in crate::cluster) fn register(setup: &mut Setup) {
@@ -53,7 +56,7 @@ impl Controller for Collector {
 
     async fn sync(&self, key: &ObjectKey) -> Result<Verdict, SyncError> {
         if !self.shared.is_complete() {
-            return Err(SyncError::NotYet("the graph is being filled".to_owned()));
+            return Ok(Verdict::After(GRAPH_POLL));
         }
         let uid = &*key.name;
         let mut existence = Existence::default();
