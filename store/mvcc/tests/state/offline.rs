@@ -100,6 +100,9 @@ fn a_whole_state_agrees_and_tells_its_entries() {
     assert_eq!((leases.len(), leases[0].1.len()), (1, 4));
 }
 
+/// Changes a database as no member would.
+type Damage = Box<dyn Fn(&DB)>;
+
 #[test]
 fn every_kind_of_damage_is_named() {
     let wrong_head = |value: &[u8]| {
@@ -107,7 +110,7 @@ fn every_kind_of_damage_is_named() {
         value[24] = value[24].wrapping_add(1);
         value
     };
-    let cases: Vec<(&str, Box<dyn Fn(&DB)>, &str)> = vec![
+    let cases: Vec<(&str, Damage, &str)> = vec![
         ("a key is gone", Box::new(remove("current", 4)), "keys, but there are 18"),
         ("a record is cut", Box::new(change("current", 4, |v| v[..2].to_vec())), "corrupt record"),
         ("a version is gone", Box::new(remove("history", 12)), "the version is missing"),
