@@ -42,5 +42,6 @@ e2e: build ## The end-to-end test: real kubectl, etcdctl and containerd, and a s
 
 test: verify unit e2e ## Everything that CI runs
 
-bench: build ## The micro benches
+bench: build ## The micro benches, then the store beside etcd (an hour; see docs/performance.md)
 	@$(ENV) cargo bench -p pintle-benches
+	@$(ENV) $(TARGET)/release/pintle bench store --against etcd --report $(TARGET)/bench-store

@@ -2,6 +2,7 @@
 
 #![expect(missing_docs, reason = "criterion's macros make public items")]
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use pintle_proto::raft::{Command, command::Kind};
 use pintle_store_api::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pintle_store_api::pb::request_op::Request;
 use pintle_store_api::{KeyRange, Revision, pb, prefix_end};
+use prost::Message;
 use tempfile::TempDir;
 
 #[global_allocator]
@@ -174,7 +176,26 @@ fn read(criterion: &mut Criterion) {
         }
     }
     group.finish();
+    list(criterion, &reader, &all);
     catch_up(criterion, &fixture);
+}
+
+/// Everything, as it goes onto the wire: read and encoded page by page.
+fn list(criterion: &mut Criterion, reader: &Reader, all: &pb::RangeRequest) {
+    let mut group = criterion.benchmark_group("list");
+    group.throughput(Throughput::Elements(KEYS as u64));
+    group.bench_function("encoded", |bencher| {
+        bencher.iter(|| {
+            let mut bytes = 0;
+            let pages = reader.range_pages(all, 256 << 10, |page| {
+                bytes += page.encode_to_vec().len();
+                ControlFlow::Continue(())
+            });
+            pages.expect("pages");
+            bytes
+        });
+    });
+    group.finish();
 }
 
 fn catch_up(criterion: &mut Criterion, fixture: &Fixture) {
@@ -192,6 +213,14 @@ fn catch_up(criterion: &mut Criterion, fixture: &Fixture) {
         };
         group.bench_function(name, |bencher| {
             bencher.iter(|| reader.events(&query).expect("events"));
+        });
+        // As many watchers share it: what happened, then the events of a tenth.
+        group.bench_function(format!("{name}, shared"), |bencher| {
+            bencher.iter(|| {
+                let changes = reader.changes(query.from, query.to).expect("changes");
+                let tenth: Vec<_> = changes.iter().step_by(10).collect();
+                reader.events_of(&tenth, query.prev_kv).expect("events")
+            });
         });
     }
     group.finish();

@@ -3,6 +3,7 @@
 //! One file a subcommand; nothing here decides anything that a library could decide.
 
 mod agent;
+mod bench;
 mod clients;
 mod cluster;
 mod down;
@@ -59,6 +60,9 @@ enum Command {
     Controllers(role::ControllersOptions),
     /// Run one node (or many pretended ones).
     Agent(agent::Options),
+    /// Measure ourselves beside a peer.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Work with container images.
     #[command(subcommand)]
     Image(image::Command),
@@ -106,6 +110,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         clap_complete::generate(shell, &mut Cli::command(), "pintle", &mut std::io::stdout());
         return Ok(());
     }
+    // The generator of load has a thread and a runtime of its own.
+    if let Command::Bench(command) = command {
+        return bench::run(command);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
@@ -119,7 +127,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Controllers(options) => role::controllers(options).await,
             Command::Agent(options) => agent::run(options).await,
             Command::Image(command) => image::run(command).await,
-            Command::Completion { .. } => unreachable!("handled before the runtime starts"),
+            Command::Completion { .. } | Command::Bench(_) => {
+                unreachable!("handled before the runtime starts")
+            }
         }
     })
 }
