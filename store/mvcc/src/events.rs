@@ -41,6 +41,64 @@ pub(crate) fn catch_up(view: &View<'_>, query: &EventQuery) -> Result<CatchUp, Q
     Ok(CatchUp { events: reading.events, through })
 }
 
+/// One change of one key, as the log has it: where its event can be made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedChange {
+    /// The revision that it is part of.
+    pub revision: Revision,
+    /// The key.
+    pub key: Bytes,
+    change: Change,
+}
+
+/// Everything that happened from `from` to `to`, in order.
+pub(crate) fn changes(
+    view: &View<'_>,
+    from: Revision,
+    to: Revision,
+) -> Result<Vec<LoggedChange>, QueryError> {
+    if from.0 < view.head.floor {
+        return Err(Rejection::Compacted(Revision(view.head.floor)).into());
+    }
+    // All keys lie in one piece of memory.
+    let (mut keys, mut places) = (Vec::new(), Vec::new());
+    let mut entries = view.iterate(Family::Log, Some(log::key(to.0 + 1, 0).to_vec()));
+    entries.seek(log::key(from.0, 0));
+    while let Some((key, value)) = entries.item() {
+        let revision = log::revision(key).ok_or(Fault::Corrupt { what: "log key" })?;
+        let (change, key) = log::decode(value)?;
+        places.push((Revision(revision), change, keys.len()));
+        keys.extend_from_slice(key);
+        entries.next();
+    }
+    entries.status().map_err(Fault::from)?;
+    let keys = Bytes::from(keys);
+    let ends = places.iter().skip(1).map(|place| place.2).chain([keys.len()]);
+    let found = places.iter().zip(ends).map(|((revision, change, start), end)| LoggedChange {
+        revision: *revision,
+        key: keys.slice(*start..end),
+        change: *change,
+    });
+    Ok(found.collect())
+}
+
+/// The events of some changes.
+pub(crate) fn of_changes(
+    view: &View<'_>,
+    changes: &[&LoggedChange],
+    prev_kv: bool,
+) -> Result<Vec<Event>, Fault> {
+    let range = pintle_store_api::KeyRange::between(Bytes::new(), None);
+    let (from, to) = (Revision(0), Revision(i64::MAX));
+    let query = EventQuery { range, from, to, budget_bytes: usize::MAX, prev_kv };
+    let mut reading = Reading::new(view, &query);
+    let event = |one: &&LoggedChange| {
+        reading.revision = one.revision.0;
+        reading.event(one.change, one.key.clone())
+    };
+    changes.iter().map(event).collect()
+}
+
 struct Reading<'a> {
     view: &'a View<'a>,
     query: &'a EventQuery,
@@ -69,14 +127,17 @@ impl<'a> Reading<'a> {
         if !self.query.range.contains(key) {
             return Ok(());
         }
-        let key = Bytes::copy_from_slice(key);
-        let event = match change {
-            Change::Delete => self.delete(key)?,
-            Change::Create | Change::Update => self.put(key, change)?,
-        };
+        let event = self.event(change, Bytes::copy_from_slice(key))?;
         self.bytes += event.encoded_len();
         self.events.push(event);
         Ok(())
+    }
+
+    fn event(&mut self, change: Change, key: Bytes) -> Result<Event, Fault> {
+        match change {
+            Change::Delete => self.delete(key),
+            Change::Create | Change::Update => self.put(key, change),
+        }
     }
 
     fn delete(&mut self, key: Bytes) -> Result<Event, Fault> {

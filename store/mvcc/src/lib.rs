@@ -51,11 +51,13 @@ pub mod offline;
 mod options;
 mod outcome;
 mod overlay;
+mod pages;
 mod range;
 mod reader;
 pub mod validate;
 mod view;
 
+pub use events::LoggedChange;
 pub use fault::{Fault, QueryError};
 pub use lessor::{Lessor, LessorConfig, Renewal};
 pub use mvcc::Mvcc;

@@ -4,6 +4,7 @@
 //! is the state after some whole batch. Reads of old revisions look at the flushed floor once
 //! more when they are done: only what lay above it is certain to have been there throughout.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::batch::Batch;
 use crate::database::Database;
 use crate::keyspace::{Family, Head, head, lease};
 use crate::view::{Snapshot, View};
-use crate::{Fault, QueryError, events, hash, range, validate};
+use crate::{Fault, QueryError, events, hash, pages, range, validate};
 
 /// Reads a consistent state while apply goes on. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -110,6 +111,24 @@ impl Reader {
         })
     }
 
+    /// Answers a range request that has neither order nor filters in pages of about `page_bytes`, as
+    /// `take` wants them: all from one consistent state, which is held meanwhile. Their merge is the
+    /// answer of [`Reader::range`]; header, `more` and `count` are on the last. Blocks on I/O.
+    pub fn range_pages(
+        &self,
+        request: &pb::RangeRequest,
+        page_bytes: usize,
+        mut take: impl FnMut(pb::RangeResponse) -> ControlFlow<()>,
+    ) -> Result<(), QueryError> {
+        self.at_snapshot(|database, snapshot, head| {
+            let view = View::at_snapshot(database, snapshot, head);
+            pages::pages(&view, request, page_bytes, &mut |page| {
+                still_there(database, request.revision)?;
+                Ok(take(page))
+            })
+        })
+    }
+
     /// Answers a transaction without writes ([`crate::validate::is_read_only`]); one with
     /// writes is refused.
     pub fn txn(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, QueryError> {
@@ -132,6 +151,36 @@ impl Reader {
             // Also explains a record that was not found.
             still_there(database, query.from.0)?;
             result
+        })
+    }
+
+    /// What happened from one revision to another, for many watchers that are behind: without values.
+    /// [`Rejection::Compacted`] when `from` is below the floor.
+    pub fn changes(
+        &self,
+        from: Revision,
+        to: Revision,
+    ) -> Result<Vec<events::LoggedChange>, QueryError> {
+        self.at_snapshot(|database, snapshot, head| {
+            let result = events::changes(&View::at_snapshot(database, snapshot, head), from, to);
+            still_there(database, from.0)?;
+            result
+        })
+    }
+
+    /// The events of some of these changes, in the same order. [`Rejection::Compacted`] when one of
+    /// them is below the floor by now.
+    pub fn events_of(
+        &self,
+        changes: &[&events::LoggedChange],
+        prev_kv: bool,
+    ) -> Result<Vec<mvccpb::Event>, QueryError> {
+        self.at_snapshot(|database, snapshot, head| {
+            let view = View::at_snapshot(database, snapshot, head);
+            let result = events::of_changes(&view, changes, prev_kv);
+            let oldest = changes.iter().map(|one| one.revision.0).min().unwrap_or(0);
+            still_there(database, oldest)?;
+            Ok(result?)
         })
     }
 

@@ -4,6 +4,7 @@ mod concurrency;
 mod lifecycle;
 mod model;
 mod offline;
+mod pages;
 mod replay;
 mod strategy;
 mod transcripts;
