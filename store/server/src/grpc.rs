@@ -7,6 +7,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod slow;
+mod unary;
 mod watch;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use pintle_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use pintle_proto::etcdserverpb::watch_server::WatchServer;
 
 use crate::handle::Handle;
+use crate::listener::Direct;
 
 /// What a message may hold beyond the largest request: as in etcd, so that a request that is a
 /// little too large gets etcd's error and not the transport's.
@@ -47,6 +49,15 @@ pub(crate) fn routes(handle: &Arc<Handle>) -> axum::Router {
         .add_service(ClusterServer::new(cluster::Service(handle())))
         .add_service(MaintenanceServer::new(maintenance::Service(handle())))
         .add_service(AuthServer::new(auth::Service(handle())));
-    let limit = handle().core().config.warning_unary_request_duration;
-    slow::watch(routes.routes().into_axum_router(), limit)
+    let slow = handle().core().config.warning_unary_request_duration;
+    let watch = watch::encoded(&watch::Service(handle()), limit);
+    slow::watch(routes.routes().into_axum_router().merge(watch), slow)
+}
+
+/// The busiest methods, which need neither the router nor tonic's codec.
+pub(crate) fn busiest(handle: &Arc<Handle>) -> Arc<dyn Direct> {
+    let config = &handle.core().config;
+    let bytes_max = config.max_request_bytes + OVERHEAD_BYTES;
+    let slow = config.warning_unary_request_duration;
+    Arc::new(kv::Busiest { service: kv::Service(Arc::clone(handle)), bytes_max, slow })
 }

@@ -2,6 +2,7 @@
 //! here, with the same checks, limits and errors; only codec and connection are left out.
 
 mod lease;
+mod pages;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use pintle_store_api::{
 use prost::Message;
 use tonic::Code;
 
+pub(crate) use self::pages::is_pageable;
 use crate::core::Core;
 use crate::watch::{self, Spec};
 use crate::{STORAGE_VERSION, VERSION, alarms, corruption, errors, members, quota};
@@ -147,7 +149,7 @@ fn is_serializable(request: &pb::TxnRequest) -> bool {
     request.success.iter().chain(&request.failure).all(serializable)
 }
 
-fn is_long(request: &pb::RangeRequest) -> bool {
+pub(crate) fn is_long(request: &pb::RangeRequest) -> bool {
     let point = request.range_end.is_empty();
     !point && !(1..=INLINE_KEYS_MAX).contains(&request.limit)
 }

@@ -1,22 +1,22 @@
 //! Serves HTTP/1.1 and HTTP/2 on a port, with or without TLS. gRPC, health and metrics share it.
 
 mod authority;
+mod front;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::authority::MendAuthority;
+pub(crate) use self::front::{Answering, Direct, Front};
 use crate::tls;
 
 /// HTTP/2 receive windows: large enough that a log batch or a watch backlog is not sliced into
@@ -76,7 +76,7 @@ impl Listener {
     }
 
     /// Serves until `stop` says so.
-    pub(crate) async fn serve(self, router: Router, stop: Stop) {
+    pub(crate) async fn serve(self, front: Front, stop: Stop) {
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -85,9 +85,9 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (router, tls) = (router.clone(), self.tls.clone());
+                    let (front, tls) = (front.clone(), self.tls.clone());
                     let (limits, stop) = (self.limits, stop.clone());
-                    connections.spawn(connection(stream, tls, router, limits, stop));
+                    connections.spawn(connection(stream, tls, front, limits, stop));
                 }
                 Err(error) => {
                     // Out of file descriptors, mostly: accepting again at once would spin.
@@ -104,7 +104,7 @@ impl Listener {
 async fn connection(
     stream: TcpStream,
     tls: Option<Arc<tls::Server>>,
-    router: Router,
+    front: Front,
     limits: HttpLimits,
     stop: Stop,
 ) {
@@ -112,16 +112,16 @@ async fn connection(
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
     let Some(tls) = tls else {
-        return http(stream, router, limits, stop).await;
+        return http(stream, front, limits, stop).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => http(stream, router, limits, stop).await,
+        Ok(Ok(stream)) => http(stream, front, limits, stop).await,
         Ok(Err(error)) => tracing::debug!(%error, "rejected connection"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
 }
 
-async fn http<S>(stream: S, router: Router, limits: HttpLimits, stop: Stop)
+async fn http<S>(stream: S, front: Front, limits: HttpLimits, stop: Stop)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -134,9 +134,8 @@ where
         .max_concurrent_streams(limits.concurrent_streams_max)
         .keep_alive_interval(Some(limits.keepalive_interval).filter(|every| !every.is_zero()))
         .keep_alive_timeout(limits.keepalive_timeout);
-    let service = TowerToHyperService::new(router);
     let connection =
-        builder.serve_connection_with_upgrades(TokioIo::new(MendAuthority::new(stream)), service);
+        builder.serve_connection_with_upgrades(TokioIo::new(MendAuthority::new(stream)), front);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -66,6 +66,9 @@ impl ReadIndex {
     /// Resolves when this member has applied everything that a read started before the call must see.
     pub(crate) async fn wait(&self) -> Result<(), ReadError> {
         let index = self.index().await?;
+        if *self.applied.borrow() >= index {
+            return Ok(());
+        }
         let mut applied = self.applied.clone();
         let reached = applied.wait_for(|applied| *applied >= index);
         match tokio::time::timeout(self.timeout, reached).await {

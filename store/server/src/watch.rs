@@ -8,6 +8,7 @@
 //! ring has moved on. One cursor emits events, progress and the compaction cancel, in that order
 //! of truth: progress to a revision is only reported when nothing at or below it is still to come.
 
+mod history;
 mod hub;
 mod registry;
 mod ring;

@@ -2,20 +2,100 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::http;
 use futures::{Stream, StreamExt};
+use hyper::body::Incoming;
 use pintle_proto::etcdserverpb::kv_server::Kv;
 use pintle_store_api::{Store, pb};
-use prost::Message;
+use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
+use super::{slow, unary};
 use crate::errors;
-use crate::handle::Handle;
+use crate::handle::{Handle, is_long, is_pageable};
+use crate::listener::{Answering, Direct};
 
-/// One chunk of a streamed range holds about this many bytes.
-const CHUNK_BYTES: usize = 1 << 20;
-
+#[derive(Clone)]
 pub(super) struct Service(pub(super) Arc<Handle>);
+
+/// The busiest methods, which [`unary`] serves.
+pub(super) struct Busiest {
+    pub(super) service: Service,
+    pub(super) bytes_max: usize,
+    /// What takes longer is named in the log; zero names nothing.
+    pub(super) slow: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    Range,
+    Put,
+    Txn,
+}
+
+impl Method {
+    const ALL: [Self; 3] = [Self::Range, Self::Put, Self::Txn];
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Range => "/etcdserverpb.KV/Range",
+            Self::Put => "/etcdserverpb.KV/Put",
+            Self::Txn => "/etcdserverpb.KV/Txn",
+        }
+    }
+}
+
+impl Direct for Busiest {
+    fn call(&self, request: http::Request<Incoming>) -> Result<Answering, http::Request<Incoming>> {
+        let path = request.uri().path();
+        let method = Method::ALL.into_iter().find(|method| method.path() == path);
+        let Some(method) = method.filter(|_| unary::is_grpc(&request)) else {
+            return Err(request);
+        };
+        let (service, bytes_max, slow) = (self.service.clone(), self.bytes_max, self.slow);
+        Ok(Box::pin(async move {
+            let started = Instant::now();
+            let answer = service.answer(method, request, bytes_max).await;
+            if !slow.is_zero() {
+                slow::note(method.path(), started.elapsed(), slow);
+            }
+            Ok(answer.unwrap_or_else(Status::into_http))
+        }))
+    }
+}
+
+impl Service {
+    async fn answer(
+        &self,
+        method: Method,
+        request: http::Request<Incoming>,
+        bytes_max: usize,
+    ) -> Result<http::Response<Body>, Status> {
+        Ok(match method {
+            Method::Range => self.range_in_pieces(unary::request(request, bytes_max).await?).await,
+            Method::Put => {
+                unary::respond(self.put(unary::request(request, bytes_max).await?).await)
+            }
+            Method::Txn => {
+                unary::respond(self.txn(unary::request(request, bytes_max).await?).await)
+            }
+        })
+    }
+
+    /// A long answer is encoded while it is read, and never copied.
+    async fn range_in_pieces(&self, request: Request<pb::RangeRequest>) -> http::Response<Body> {
+        if !is_long(request.get_ref()) || !is_pageable(request.get_ref()) {
+            return unary::respond(self.range(request).await);
+        }
+        match self.0.range_encoded(request.into_inner()).await {
+            Ok(pieces) => unary::pieces(pieces),
+            Err(error) => errors::read(&error).into_http(),
+        }
+    }
+}
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
 
@@ -36,14 +116,11 @@ impl Kv for Service {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Chunks>, Status> {
         let request = request.into_inner();
-        if is_filtered(&request) {
+        if !is_pageable(&request) {
             return Err(Status::unimplemented("etcdserver: range stream with sort or filters"));
         }
-        let answer = self.0.range(request).await.map_err(|error| errors::read(&error))?;
-        let chunks = chunks(answer)
-            .into_iter()
-            .map(|response| Ok(pb::RangeStreamResponse { range_response: Some(response) }));
-        Ok(Response::new(futures::stream::iter(chunks).boxed()))
+        let pages = self.0.range_stream(request).await.map_err(|error| errors::read(&error))?;
+        Ok(Response::new(chunks(pages).boxed()))
     }
 
     async fn put(
@@ -79,30 +156,19 @@ impl Kv for Service {
     }
 }
 
-fn is_filtered(request: &pb::RangeRequest) -> bool {
-    let sorted = request.sort_order() != pb::range_request::SortOrder::None
-        && !(request.sort_target() == pb::range_request::SortTarget::Key
-            && request.sort_order() == pb::range_request::SortOrder::Ascend);
-    sorted
-        || request.min_mod_revision != 0
-        || request.max_mod_revision != 0
-        || request.min_create_revision != 0
-        || request.max_create_revision != 0
-}
-
-/// Cuts an answer into chunks whose merge is the answer; everything but keys is on the last one.
-fn chunks(mut answer: pb::RangeResponse) -> Vec<pb::RangeResponse> {
-    let mut chunks = Vec::new();
-    let mut chunk = pb::RangeResponse::default();
-    let mut bytes = 0;
-    for kv in std::mem::take(&mut answer.kvs) {
-        bytes += kv.encoded_len();
-        chunk.kvs.push(kv);
-        if bytes >= CHUNK_BYTES {
-            chunks.push(std::mem::take(&mut chunk));
-            bytes = 0;
+/// Page after page, up to the one that is the last; a stream that was cut off ends with an error.
+fn chunks(
+    pages: mpsc::Receiver<Result<pb::RangeResponse, pintle_store_api::ReadError>>,
+) -> impl Stream<Item = Result<pb::RangeStreamResponse, Status>> {
+    futures::stream::unfold(Some(pages), |pages| async {
+        let mut pages = pages?;
+        match pages.recv().await {
+            Some(Ok(page)) => {
+                let rest = page.header.is_none().then_some(pages);
+                Some((Ok(pb::RangeStreamResponse { range_response: Some(page) }), rest))
+            }
+            Some(Err(error)) => Some((Err(errors::read(&error)), None)),
+            None => Some((Err(errors::transient(errors::TIMEOUT)), None)),
         }
-    }
-    chunks.push(pb::RangeResponse { kvs: chunk.kvs, ..answer });
-    chunks
+    })
 }

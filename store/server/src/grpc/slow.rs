@@ -30,13 +30,17 @@ pub(super) fn watch(routes: Router, limit: Duration) -> Router {
         let path = request.uri().path().to_owned();
         let started = Instant::now();
         let response = next.run(request).await;
-        let took = started.elapsed();
-        if is_slow(&path, took, limit) {
-            tracing::warn!(%path, took_ms = took.as_millis(), limit_ms = limit.as_millis(),
-                "request took longer than expected");
-        }
+        note(&path, started.elapsed(), limit);
         response
     }))
+}
+
+/// Names a call if it was slow.
+pub(super) fn note(path: &str, took: Duration, limit: Duration) {
+    if is_slow(path, took, limit) {
+        tracing::warn!(%path, took_ms = took.as_millis(), limit_ms = limit.as_millis(),
+            "request took longer than expected");
+    }
 }
 
 #[cfg(test)]

@@ -1,36 +1,45 @@
 //! The Watch service: many watchers on one stream, served by one sequencer, so that what the client
 //! reads is in the order in which it was true.
 
-use std::collections::{BTreeMap, HashSet};
+mod codec;
+mod reply;
+
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use pintle_proto::etcdserverpb::watch_server::Watch;
-use pintle_store_api::mvccpb::Event;
 use pintle_store_api::pb::watch_request::RequestUnion;
 use pintle_store_api::{WatchError, pb};
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+pub(super) use self::codec::encoded;
+use self::reply::Reply;
 use super::OVERHEAD_BYTES;
 use crate::core::Core;
 use crate::errors;
 use crate::handle::{Handle, check_watch};
 use crate::watch::{Events, Spec, Step, Wake, Watcher};
 
-/// Responses that wait for the client. A slow one is a cursor that stands still, not a buffer.
-const RESPONSES_AHEAD: usize = 4;
+/// Parcels of responses that wait for the client. A slow one is a cursor that stands still, not a
+/// buffer.
+const PARCELS_AHEAD: usize = 4;
+/// A parcel is sent when it holds this much, or when there is nothing to add at once.
+const PARCEL_BYTES: usize = 64 << 10;
 /// The id of responses that concern no watcher.
 const NO_WATCHER: i64 = -1;
 
+#[derive(Clone)]
 pub(super) struct Service(pub(super) Arc<Handle>);
 
 type Responses = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+/// Responses that go out together.
+type Parcel = Vec<Result<Reply, Status>>;
 
 #[tonic::async_trait]
 impl Watch for Service {
@@ -40,12 +49,23 @@ impl Watch for Service {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Responses>, Status> {
+        let replies = self.replies(request);
+        Ok(Response::new(replies.map(|reply| reply.map(Reply::into_response)).boxed()))
+    }
+}
+
+impl Service {
+    /// Starts the sequencer of a stream.
+    fn replies(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> impl Stream<Item = Result<Reply, Status>> + Send + use<> {
         let needs_leader =
             request.metadata().get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
-        let (sender, responses) = mpsc::channel(RESPONSES_AHEAD);
+        let (sender, parcels) = mpsc::channel(PARCELS_AHEAD);
         let sequencer = Sequencer::new(Arc::clone(self.0.core()), sender, needs_leader);
         tokio::spawn(sequencer.run(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(responses).boxed()))
+        ReceiverStream::new(parcels).map(futures::stream::iter).flatten()
     }
 }
 
@@ -62,9 +82,11 @@ struct Entry {
 
 struct Sequencer {
     core: Arc<Core>,
-    sender: mpsc::Sender<Result<pb::WatchResponse, Status>>,
-    watchers: BTreeMap<i64, Entry>,
-    used_ids: HashSet<i64>,
+    sender: mpsc::Sender<Parcel>,
+    parcel: Parcel,
+    parcel_bytes: usize,
+    /// Boxed, because the nodes of a tree are rarely full.
+    watchers: BTreeMap<i64, Box<Entry>>,
     next_id: i64,
     wake: Arc<Wake>,
     /// The client asked how far the whole stream is, when the store was at this revision.
@@ -83,11 +105,7 @@ enum Turn {
 }
 
 impl Sequencer {
-    fn new(
-        core: Arc<Core>,
-        sender: mpsc::Sender<Result<pb::WatchResponse, Status>>,
-        needs_leader: bool,
-    ) -> Self {
+    fn new(core: Arc<Core>, sender: mpsc::Sender<Parcel>, needs_leader: bool) -> Self {
         let interval = core.config.watch_progress_interval;
         // Spread over a tenth, so that the streams of a restarted client do not report together.
         let first = Instant::now() + interval.mul_f64(rand::random_range(1.0..1.1));
@@ -96,8 +114,9 @@ impl Sequencer {
         Self {
             core,
             sender,
+            parcel: Vec::new(),
+            parcel_bytes: 0,
             watchers: BTreeMap::new(),
-            used_ids: HashSet::new(),
             next_id: 0,
             wake: Arc::default(),
             progress_asked: None,
@@ -112,7 +131,7 @@ impl Sequencer {
         let shutdown = self.core.clients_stop.clone();
         loop {
             dispatched.borrow_and_update();
-            if self.answer_progress().await.is_err() {
+            if self.answer_progress().await.is_err() || self.flush().await.is_err() {
                 return;
             }
             let turn = tokio::select! {
@@ -125,6 +144,8 @@ impl Sequencer {
                 () = shutdown.cancelled() => Turn::Stopped,
             };
             if self.handle(turn).await.is_err() {
+                // What it ends with is still to be said, to whoever listens.
+                let _: Result<(), Closed> = self.flush().await;
                 return;
             }
         }
@@ -144,18 +165,30 @@ impl Sequencer {
             Turn::Request(Some(Err(_)) | None) => Err(Closed),
             Turn::Ready => self.ready().await,
             Turn::Progress => self.tick().await,
-            Turn::NoLeader => self.fail(errors::NO_LEADER).await,
-            Turn::Stopped => self.fail(errors::STOPPED).await,
+            Turn::NoLeader => self.fail(errors::NO_LEADER),
+            Turn::Stopped => self.fail(errors::STOPPED),
         }
     }
 
-    async fn send(&self, response: pb::WatchResponse) -> Result<(), Closed> {
-        self.sender.send(Ok(response)).await.map_err(|_| Closed)
+    async fn send(&mut self, reply: impl Into<Reply>) -> Result<(), Closed> {
+        let reply = reply.into();
+        self.parcel_bytes += reply.size();
+        self.parcel.push(Ok(reply));
+        if self.parcel_bytes >= PARCEL_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Closed> {
+        if self.parcel.is_empty() {
+            return Ok(());
+        }
+        self.parcel_bytes = 0;
+        let parcel = std::mem::take(&mut self.parcel);
+        self.sender.send(parcel).await.map_err(|_| Closed)
     }
 
     /// Ends the stream with an error.
-    async fn fail(&self, reason: &str) -> Result<(), Closed> {
-        self.sender.send(Err(errors::transient(reason))).await.map_err(|_| Closed)?;
+    fn fail(&mut self, reason: &str) -> Result<(), Closed> {
+        self.parcel.push(Err(errors::transient(reason)));
         Err(Closed)
     }
 
@@ -170,7 +203,7 @@ impl Sequencer {
         let spec = Spec::new(&request);
         let refusal = match check_watch(&spec.range, request.start_revision) {
             Err(error) => Some(error.to_string()),
-            Ok(()) if request.watch_id != 0 && self.used_ids.contains(&request.watch_id) => {
+            Ok(()) if request.watch_id != 0 && self.watchers.contains_key(&request.watch_id) => {
                 Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
             }
             Ok(()) => None,
@@ -195,35 +228,31 @@ impl Sequencer {
         }
         let progress_notify = request.progress_notify;
         let entry = Entry { watcher, progress_notify, fragment: request.fragment, told: true };
-        self.watchers.insert(id, entry);
+        self.watchers.insert(id, Box::new(entry));
         Ok(())
     }
 
     fn choose_id(&mut self, asked: i64) -> i64 {
-        let mut id = asked;
-        if asked == 0 {
-            while self.used_ids.contains(&self.next_id) {
-                self.next_id += 1;
-            }
-            id = self.next_id;
+        if asked != 0 {
+            return asked;
+        }
+        while self.watchers.contains_key(&self.next_id) {
             self.next_id += 1;
         }
-        self.used_ids.insert(id);
-        id
+        self.next_id += 1;
+        self.next_id - 1
     }
 
     async fn cancel(&mut self, id: i64) -> Result<(), Closed> {
         if self.watchers.remove(&id).is_none() {
             return Ok(());
         }
-        self.used_ids.remove(&id);
         self.send(pb::WatchResponse { canceled: true, ..self.response(id) }).await
     }
 
     /// Ends a watcher for a reason of the store.
     async fn end(&mut self, id: i64, error: &WatchError) -> Result<(), Closed> {
         self.watchers.remove(&id);
-        self.used_ids.remove(&id);
         let mut response = pb::WatchResponse { canceled: true, ..self.response(id) };
         if let WatchError::Compacted(floor) = error {
             response.compact_revision = floor.0;
@@ -263,24 +292,20 @@ impl Sequencer {
     }
 
     async fn send_events(
-        &self,
-        id: i64,
+        &mut self,
+        watch_id: i64,
         events: Vec<Events>,
         fragment: bool,
     ) -> Result<(), Closed> {
         let revision = events.last().map_or(0, |last| last.revision);
-        let all: Vec<Event> =
-            events.iter().flat_map(|events| events.events.iter().cloned()).collect();
         let header = Some(self.core.header_at(revision));
-        let response = pb::WatchResponse { header, watch_id: id, ..Default::default() };
-        let limit = self.core.config.max_request_bytes + OVERHEAD_BYTES;
+        let head = pb::WatchResponse { header, watch_id, ..Default::default() };
         if !fragment {
-            return self.send(pb::WatchResponse { events: all, ..response }).await;
+            return self.send(Reply::events(head, events)).await;
         }
-        let mut parts = split(all, limit).into_iter().peekable();
-        while let Some(events) = parts.next() {
-            let fragment = parts.peek().is_some();
-            self.send(pb::WatchResponse { events, fragment, ..response.clone() }).await?;
+        let limit = self.core.config.max_request_bytes + OVERHEAD_BYTES;
+        for part in reply::fragments(&head, events, limit) {
+            self.send(part).await?;
         }
         Ok(())
     }
@@ -318,22 +343,4 @@ impl Sequencer {
         let header = Some(self.core.header_at(through));
         self.send(pb::WatchResponse { header, watch_id: NO_WATCHER, ..Default::default() }).await
     }
-}
-
-/// Cuts events into parts of at most `limit` bytes, but at least one event each.
-fn split(events: Vec<Event>, limit: usize) -> Vec<Vec<Event>> {
-    let mut parts = vec![Vec::new()];
-    let mut bytes = 0;
-    for event in events {
-        let size = event.encoded_len();
-        if bytes + size > limit && bytes > 0 {
-            parts.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += size;
-        if let Some(part) = parts.last_mut() {
-            part.push(event);
-        }
-    }
-    parts
 }

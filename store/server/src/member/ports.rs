@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::{StartError, failed};
 use crate::config::{Config, TlsFiles};
 use crate::handle::Handle;
-use crate::listener::{HttpLimits, Listener, Stop, resolve};
+use crate::listener::{Front, HttpLimits, Listener, Stop, resolve};
 use crate::peer::{MESSAGE_BYTES_MAX, PeerService};
 use crate::tls::TlsPolicy;
 use crate::{grpc, http, metrics, tls};
@@ -52,11 +52,13 @@ impl Ports {
         let health = http::router(Arc::clone(core));
         let client_routes = grpc::routes(handle).merge(health.clone());
         let metric_routes = metrics::router(Arc::clone(core)).merge(health);
-        let clients = self.clients.into_iter().map(|listener| (listener, client_routes.clone()));
-        let peers = self.peers.into_iter().map(|listener| (listener, peer_routes.clone()));
-        let metrics = self.metrics.into_iter().map(|listener| (listener, metric_routes.clone()));
-        let start = |(listener, router): (Listener, axum::Router), stop: &Stop| {
-            tokio::spawn(listener.serve(router, stop.clone()))
+        let client_front = Front::new(grpc::busiest(handle), client_routes);
+        let clients = self.clients.into_iter().map(|listener| (listener, client_front.clone()));
+        let peers = self.peers.into_iter().map(|listener| (listener, peer_routes.clone().into()));
+        let metrics =
+            self.metrics.into_iter().map(|listener| (listener, metric_routes.clone().into()));
+        let start = |(listener, front): (Listener, Front), stop: &Stop| {
+            tokio::spawn(listener.serve(front, stop.clone()))
         };
         let clients = clients.chain(metrics).map(|one| start(one, &clients_stop)).collect();
         let peers = peers.map(|one| start(one, &peers_stop)).collect();

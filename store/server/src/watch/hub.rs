@@ -7,6 +7,7 @@ use pintle_mvcc::{Reader, RevisionEvents};
 use pintle_store_api::KeyRange;
 use tokio::sync::{Semaphore, watch};
 
+use super::history::History;
 use super::registry::{Registry, Slot};
 use super::ring::{Read, Revised, Ring};
 
@@ -24,6 +25,7 @@ pub(crate) struct Hub {
     /// Everybody whom a revision up to this one concerns has been marked.
     dispatched: watch::Sender<i64>,
     pub(super) catch_ups: Arc<Semaphore>,
+    pub(super) history: History,
 }
 
 impl Hub {
@@ -36,6 +38,7 @@ impl Hub {
             published: watch::Sender::new(head),
             dispatched: watch::Sender::new(head),
             catch_ups: Arc::new(Semaphore::new(CATCH_UPS_MAX)),
+            history: History::default(),
         })
     }
 
@@ -57,6 +60,7 @@ impl Hub {
     /// The state was replaced by a snapshot: watchers have to look at history.
     pub(crate) fn reset(&self) {
         let head = self.reader.current_revision().0;
+        self.history.clear();
         self.ring.write().reset(head);
         self.published.send_replace(head);
     }

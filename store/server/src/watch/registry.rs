@@ -64,7 +64,29 @@ impl Slot {
     }
 }
 
-type Slots = HashMap<u64, Arc<Slot>>;
+/// The watchers of one range, by id. Ids only grow, so the newest goes to the end; most ranges have
+/// one watcher, for which nothing smaller would do.
+#[derive(Debug, Default)]
+struct Slots(Vec<(u64, Arc<Slot>)>);
+
+impl Slots {
+    fn insert(&mut self, id: u64, slot: Arc<Slot>) {
+        if self.0.is_empty() {
+            self.0.reserve_exact(1);
+        }
+        self.0.push((id, slot));
+    }
+
+    fn remove(&mut self, id: u64) {
+        if let Ok(at) = self.0.binary_search_by_key(&id, |one| one.0) {
+            self.0.remove(at);
+        }
+    }
+
+    fn mark(&self, revision: i64) {
+        self.0.iter().for_each(|(_, slot)| slot.mark(revision));
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -134,13 +156,17 @@ impl Registry {
 
     /// Marks everybody who watches `key`.
     pub(super) fn mark(&self, key: &[u8], revision: i64) {
-        mark_all(self.points.get(key), revision);
+        if let Some(slots) = self.points.get(key) {
+            slots.mark(revision);
+        }
         for (length, same_length) in self.prefixes.range(..=key.len()) {
-            mark_all(same_length.get(&key[..*length]), revision);
+            if let Some(slots) = same_length.get(&key[..*length]) {
+                slots.mark(revision);
+            }
         }
         for (range, slots) in &self.others {
             if range.contains(key) {
-                mark_all(Some(slots), revision);
+                slots.mark(revision);
             }
         }
     }
@@ -148,7 +174,7 @@ impl Registry {
     pub(super) fn mark_everybody(&self, revision: i64) {
         let prefixes = self.prefixes.values().flat_map(HashMap::values);
         for slots in self.points.values().chain(prefixes).chain(self.others.values()) {
-            mark_all(Some(slots), revision);
+            slots.mark(revision);
         }
     }
 }
@@ -159,16 +185,10 @@ where
     Q: Eq + std::hash::Hash + ?Sized,
 {
     if let Some(slots) = map.get_mut(key) {
-        slots.remove(&id);
-        if slots.is_empty() {
+        slots.remove(id);
+        if slots.0.is_empty() {
             map.remove(key);
         }
-    }
-}
-
-fn mark_all(slots: Option<&Slots>, revision: i64) {
-    for slot in slots.into_iter().flat_map(HashMap::values) {
-        slot.mark(revision);
     }
 }
 

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use pintle_mvcc::RevisionEvents;
 use pintle_store_api::mvccpb::Event;
+use pintle_store_api::pb::WatchResponse;
 use prost::Message;
 
 /// Revisions kept: a watcher that is behind by more than this reads history instead.
@@ -18,7 +20,14 @@ pub(super) struct Revised {
     pub(super) revision: i64,
     with_prev: Arc<[Event]>,
     plain: OnceLock<Arc<[Event]>>,
+    /// As they go onto the wire, without and with previous values; made for the first who sends them.
+    encoded: [OnceLock<Bytes>; 2],
     bytes: usize,
+}
+
+/// Events as a `WatchResponse` holds them, to be put behind its other fields.
+pub(super) fn encode(events: &[Event]) -> Bytes {
+    WatchResponse { events: events.to_vec(), ..Default::default() }.encode_to_vec().into()
 }
 
 impl Revised {
@@ -28,6 +37,7 @@ impl Revised {
             revision: events.revision.0,
             with_prev: events.events.into(),
             plain: OnceLock::new(),
+            encoded: Default::default(),
             bytes,
         }
     }
@@ -39,6 +49,15 @@ impl Revised {
         }
         let strip = |event: &Event| Event { prev_kv: None, ..event.clone() };
         self.plain.get_or_init(|| self.with_prev.iter().map(strip).collect())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// [`Revised::events`], encoded once for everybody.
+    pub(super) fn encoded(&self, prev_kv: bool) -> &Bytes {
+        self.encoded[usize::from(prev_kv)].get_or_init(|| encode(self.events(prev_kv)))
     }
 }
 
@@ -163,6 +182,17 @@ mod tests {
         assert_eq!(read(&ring, 5, usize::MAX), None);
         assert_eq!(read(&ring, 8, usize::MAX), None);
         assert_eq!(read(&ring, 9, usize::MAX), Some((None, 0, 8, false)));
+    }
+
+    #[test]
+    fn encoded_events_are_the_end_of_a_response() {
+        let revised = Revised::new(events(7, 3));
+        for prev_kv in [false, true] {
+            let head = WatchResponse { watch_id: 5, ..Default::default() };
+            let whole = [head.encode_to_vec(), revised.encoded(prev_kv).to_vec()].concat();
+            let expected = WatchResponse { events: revised.events(prev_kv).to_vec(), ..head };
+            assert_eq!(WatchResponse::decode(whole.as_slice()), Ok(expected));
+        }
     }
 
     #[test]

@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pintle_mvcc::{CatchUp, EventQuery, QueryError};
 use pintle_store_api::mvccpb::Event;
 use pintle_store_api::mvccpb::event::EventType;
 use pintle_store_api::pb::WatchCreateRequest;
 use pintle_store_api::pb::watch_create_request::FilterType;
 use pintle_store_api::{KeyRange, Rejection, Revision, WatchError};
+use prost::Message;
 
 use super::hub::Hub;
 use super::registry::{Slot, Wake};
-use super::ring::Read;
+use super::ring::{Read, Revised, encode};
 
 /// One step reads about this many bytes of events: what one response may carry.
 const STEP_BYTES: usize = 1 << 20;
+/// And goes through as much history, also when it finds nothing of its range there.
+const STEP_BLOCKS: usize = 64;
 
 /// What is watched, and how.
 #[derive(Clone, Debug)]
@@ -30,8 +34,10 @@ pub(crate) struct Spec {
 impl Spec {
     pub(crate) fn new(request: &WatchCreateRequest) -> Self {
         let filtered = |filter| request.filters().any(|one| one == filter);
+        // Copies: what arrived in one piece with other requests would stay as long as the watcher.
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
         Self {
-            range: KeyRange::from_request(request.key.clone(), request.range_end.clone()),
+            range: KeyRange::from_request(copy(&request.key), copy(&request.range_end)),
             start: request.start_revision,
             prev_kv: request.prev_kv,
             no_put: filtered(FilterType::Noput),
@@ -54,6 +60,32 @@ pub(crate) struct Events {
     /// The store was at this revision or a later one when the last of these happened.
     pub(crate) revision: i64,
     pub(crate) events: Arc<[Event]>,
+    /// Where they lie encoded already, when they are all of a revision.
+    shared: Option<Arc<Revised>>,
+    prev_kv: bool,
+}
+
+impl Events {
+    #[cfg(test)]
+    pub(crate) fn alone(revision: i64, events: Vec<Event>) -> Self {
+        Self { revision, events: events.into(), shared: None, prev_kv: false }
+    }
+
+    /// About how many bytes they have.
+    pub(crate) fn size(&self) -> usize {
+        match &self.shared {
+            Some(revised) => revised.bytes(),
+            None => self.events.iter().map(Message::encoded_len).sum(),
+        }
+    }
+
+    /// As the end of a `WatchResponse`.
+    pub(crate) fn encoded(&self) -> Bytes {
+        match &self.shared {
+            Some(revised) => revised.encoded(self.prev_kv).clone(),
+            None => encode(&self.events),
+        }
+    }
 }
 
 /// What a look at the store's history gave.
@@ -138,15 +170,16 @@ impl Watcher {
         self.behind || self.slot.is_marked()
     }
 
-    fn select(&self, revised: &super::ring::Revised) -> Option<Events> {
+    fn select(&self, revised: &Arc<Revised>) -> Option<Events> {
         let all = revised.events(self.spec.prev_kv);
         let wanted = all.iter().filter(|event| self.spec.wants(event)).count();
-        let events = match wanted {
+        let (events, shared) = match wanted {
             0 => return None,
-            n if n == all.len() => Arc::clone(all),
-            _ => all.iter().filter(|event| self.spec.wants(event)).cloned().collect(),
+            n if n == all.len() => (Arc::clone(all), Some(Arc::clone(revised))),
+            _ => (all.iter().filter(|event| self.spec.wants(event)).cloned().collect(), None),
         };
-        Some(Events { revision: revised.revision, events })
+        let prev_kv = self.spec.prev_kv;
+        Some(Events { revision: revised.revision, events, shared, prev_kv })
     }
 
     /// Reads a stretch of history, off the async threads. Empty when the stretch held nothing.
@@ -158,10 +191,10 @@ impl Watcher {
             budget_bytes: STEP_BYTES,
             prev_kv: self.spec.prev_kv,
         };
-        let reader = self.hub.reader().clone();
+        let hub = Arc::clone(&self.hub);
         let permit = Arc::clone(&self.hub.catch_ups).acquire_owned().await;
         let read = tokio::task::spawn_blocking(move || {
-            let found = reader.events(&query);
+            let found = stretch(&hub, &query);
             drop(permit);
             found
         });
@@ -181,8 +214,30 @@ impl Watcher {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(vec![Events { revision: through.0, events }])
+        let prev_kv = self.spec.prev_kv;
+        Ok(vec![Events { revision: through.0, events, shared: None, prev_kv }])
     }
+}
+
+/// Reads what is shared with others that are behind; the end of history, which is still growing, alone.
+fn stretch(hub: &Hub, query: &EventQuery) -> Result<CatchUp, QueryError> {
+    let (mut events, mut bytes, mut next) = (Vec::new(), 0, query.from.0);
+    let EventQuery { range, to, prev_kv, .. } = query;
+    for _ in 0..STEP_BLOCKS {
+        let budget = query.budget_bytes.saturating_sub(bytes);
+        if budget == 0 {
+            break;
+        }
+        let found = hub.history.read(hub.reader(), range, next, to.0, budget, *prev_kv)?;
+        let Some(found) = found else { break };
+        bytes += found.events.iter().map(Message::encoded_len).sum::<usize>();
+        events.extend(found.events);
+        next = found.through + 1;
+    }
+    if next == query.from.0 {
+        return hub.reader().events(query);
+    }
+    Ok(CatchUp { events, through: Revision(next - 1) })
 }
 
 impl Drop for Watcher {

@@ -1,0 +1,115 @@
+//! Long ranges, without ever holding the whole answer as objects.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pintle_mvcc::validate;
+use pintle_store_api::pb::range_request::{SortOrder, SortTarget};
+use pintle_store_api::{ReadError, pb};
+use prost::Message;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{Handle, query};
+use crate::core::Core;
+use crate::errors;
+
+/// Bytes of a page: what a stream holds of its answer at a time, a few times over.
+const PAGE_BYTES: usize = 256 << 10;
+/// Streams that read at the same time, over all members of the process. Each holds a thread and a
+/// snapshot of the state; more wait.
+static STREAMS: Semaphore = Semaphore::const_new(64);
+/// A client that takes no page for so long has left its snapshot for others to use.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+type Page = Result<pb::RangeResponse, ReadError>;
+
+/// Whether the answer may be cut while it is read: a custom order or a filter needs all of it first.
+pub(crate) fn is_pageable(request: &pb::RangeRequest) -> bool {
+    let by_key = request.sort_target() == SortTarget::Key;
+    let ordered = by_key && request.sort_order() != SortOrder::Descend;
+    let filtered = request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0;
+    ordered && !filtered
+}
+
+impl Handle {
+    /// What every range passes before it reads.
+    async fn before_range(&self, request: &pb::RangeRequest) -> Result<(), ReadError> {
+        validate::range(request)?;
+        self.core().counters.ranges.fetch_add(1, Ordering::Relaxed);
+        if !request.serializable {
+            self.core().check_voter()?;
+            self.core().read_index.wait().await?;
+        }
+        Ok(())
+    }
+
+    /// The encoded answer, in pieces whose sequence is the message. For [`is_pageable`] requests.
+    pub(crate) async fn range_encoded(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        self.before_range(&request).await?;
+        let core = Arc::clone(self.core());
+        self.read(true, move |reader| {
+            let mut pieces = Vec::new();
+            reader.range_pages(&request, PAGE_BYTES, |mut page| {
+                complete(&core, &mut page);
+                pieces.push(Bytes::from(page.encode_to_vec()));
+                ControlFlow::Continue(())
+            })?;
+            Ok(pieces)
+        })
+        .await
+    }
+
+    /// The answer in pages, read as they are taken. The one with a header is the last; a stream that
+    /// ends without it was cut off.
+    pub(crate) async fn range_stream(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<mpsc::Receiver<Page>, ReadError> {
+        self.before_range(&request).await?;
+        let stopped = |_| ReadError::Unavailable(errors::STOPPED.to_owned());
+        let permit = STREAMS.acquire().await.map_err(stopped)?;
+        let core = Arc::clone(self.core());
+        // One page is read while the one before is sent.
+        let (sender, pages) = mpsc::channel(1);
+        tokio::task::spawn_blocking(move || {
+            read_pages(&core, &request, &sender);
+            drop(permit);
+        });
+        Ok(pages)
+    }
+}
+
+fn complete(core: &Core, page: &mut pb::RangeResponse) {
+    if page.header.is_some() {
+        core.complete(&mut page.header);
+    }
+}
+
+fn read_pages(core: &Core, request: &pb::RangeRequest, sender: &mpsc::Sender<Page>) {
+    let runtime = tokio::runtime::Handle::current();
+    let send = |page: Page| {
+        let sent = async { tokio::time::timeout(STALL_MAX, sender.send(page)).await };
+        match runtime.block_on(sent) {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            // The client is gone, or does not read.
+            Ok(Err(_)) | Err(_) => ControlFlow::Break(()),
+        }
+    };
+    let read = core.reader().range_pages(request, PAGE_BYTES, |mut page| {
+        complete(core, &mut page);
+        send(Ok(page))
+    });
+    if let Err(error) = read {
+        // Nobody may be left to be told.
+        let _: ControlFlow<()> = send(Err(query(error)));
+    }
+}
