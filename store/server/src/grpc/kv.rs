@@ -39,6 +39,10 @@ enum Method {
 impl Method {
     const ALL: [Self; 3] = [Self::Range, Self::Put, Self::Txn];
 
+    fn of(request: &http::Request<Incoming>) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.path() == request.uri().path())
+    }
+
     fn path(self) -> &'static str {
         match self {
             Self::Range => "/etcdserverpb.KV/Range",
@@ -49,21 +53,23 @@ impl Method {
 }
 
 impl Direct for Busiest {
-    fn call(&self, request: http::Request<Incoming>) -> Result<Answering, http::Request<Incoming>> {
-        let path = request.uri().path();
-        let method = Method::ALL.into_iter().find(|method| method.path() == path);
-        let Some(method) = method.filter(|_| unary::is_grpc(&request)) else {
-            return Err(request);
-        };
+    fn serves(&self, request: &http::Request<Incoming>) -> bool {
+        Method::of(request).is_some() && unary::is_grpc(request)
+    }
+
+    fn call(&self, request: http::Request<Incoming>) -> Answering {
         let (service, bytes_max, slow) = (self.service.clone(), self.bytes_max, self.slow);
-        Ok(Box::pin(async move {
+        Box::pin(async move {
+            let Some(method) = Method::of(&request) else {
+                return Ok(Status::unimplemented("unknown method").into_http());
+            };
             let started = Instant::now();
             let answer = service.answer(method, request, bytes_max).await;
             if !slow.is_zero() {
                 slow::note(method.path(), started.elapsed(), slow);
             }
             Ok(answer.unwrap_or_else(Status::into_http))
-        }))
+        })
     }
 }
 

@@ -15,9 +15,11 @@ use hyper::service::Service;
 /// What becomes of a request that was taken.
 pub(crate) type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-/// Serves some requests, and gives back the others.
+/// Serves some requests.
 pub(crate) trait Direct: Send + Sync {
-    fn call(&self, request: Request<Incoming>) -> Result<Answering, Request<Incoming>>;
+    /// Whether this request is one of them.
+    fn serves(&self, request: &Request<Incoming>) -> bool;
+    fn call(&self, request: Request<Incoming>) -> Answering;
 }
 
 /// What is served on a port.
@@ -45,13 +47,9 @@ impl Service<Request<Incoming>> for Front {
     type Future = Either<Answering, RouteFuture<Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let request = match &self.direct {
-            None => request,
-            Some(direct) => match direct.call(request) {
-                Ok(answering) => return Either::Left(answering),
-                Err(request) => request,
-            },
-        };
-        Either::Right(tower::Service::call(&mut self.router.clone(), request))
+        match &self.direct {
+            Some(direct) if direct.serves(&request) => Either::Left(direct.call(request)),
+            _ => Either::Right(tower::Service::call(&mut self.router.clone(), request)),
+        }
     }
 }
