@@ -19,6 +19,7 @@ use tonic::Code;
 
 pub(crate) use self::pages::is_pageable;
 use crate::core::Core;
+use crate::host::blocking;
 use crate::watch::{self, Spec};
 use crate::{STORAGE_VERSION, VERSION, alarms, corruption, errors, members, quota};
 
@@ -90,7 +91,7 @@ impl Handle {
             return read(self.core.reader()).map_err(query);
         }
         let reader = self.core.reader().clone();
-        let answer = tokio::task::spawn_blocking(move || read(&reader)).await;
+        let answer = blocking(move || read(&reader)).await;
         answer.map_err(|error| ReadError::Unavailable(error.to_string()))?.map_err(query)
     }
 
@@ -195,14 +196,18 @@ impl Store for Handle {
             return Err(unexpected());
         };
         let reader = self.core.reader().clone();
-        let removal = tokio::task::spawn_blocking(move || reader.compact_physically());
-        if physical {
-            // The floor stands already; a failed removal is only disk space.
-            match removal.await {
+        // The floor stands already; a failed removal is only disk space.
+        let removal = async move {
+            match blocking(move || reader.compact_physically()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "compacted revisions were not removed"),
                 Err(error) => tracing::warn!(%error, "compacted revisions were not removed"),
             }
+        };
+        if physical {
+            removal.await;
+        } else {
+            tokio::spawn(removal);
         }
         self.core.complete(&mut response.header);
         Ok(response)

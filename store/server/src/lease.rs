@@ -6,7 +6,7 @@
 //! remaining times, so that a new leader does not start them afresh.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pintle_mvcc::{Lessor, LessorConfig, Outcome, Reader, Renewal};
@@ -14,11 +14,14 @@ use pintle_proto::raft::command::Kind;
 use pintle_proto::raft::{Command, LeaseCheckpoint, LeaseRemaining, LeaseRevoke};
 use pintle_store_api::{LeaseId, ReadError, WriteError};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::errors;
 use crate::leadership::Leadership;
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
+#[cfg(feature = "simulation")]
+use crate::simulation::{Broken, is_broken};
 
 /// Leases revoked or checkpointed by one command.
 const BATCH_MAX: usize = 500;
@@ -111,7 +114,11 @@ impl Driver {
     /// That this member still leads is confirmed first, or a deposed leader would extend leases
     /// that its successor lets expire.
     pub(crate) async fn renew(&self, id: LeaseId) -> Result<i64, WriteError> {
-        let deadline = tokio::time::Instant::now() + self.timeout;
+        #[cfg(feature = "simulation")]
+        if self.still_believes() {
+            return Ok(self.renew_unasked(id));
+        }
+        let deadline = Instant::now() + self.timeout;
         let read = self.read_index.wait().await;
         read.map_err(|error| WriteError::NotApplied(error.to_string()))?;
         loop {
@@ -131,7 +138,7 @@ impl Driver {
                 }
                 Some(Renewal::Unknown) => return Ok(0),
                 // Revoked in a moment; or a new leader that has not looked at its leases yet.
-                Some(Renewal::Expired) | None if tokio::time::Instant::now() < deadline => {
+                Some(Renewal::Expired) | None if Instant::now() < deadline => {
                     tokio::time::sleep(REVOKE_POLL).await;
                 }
                 Some(Renewal::Expired) | None => {
@@ -141,10 +148,25 @@ impl Driver {
         }
     }
 
+    /// Whether this member has led once and, deliberately wrong, never lets go of its deadlines.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn still_believes(&self) -> bool {
+        is_broken(Broken::DoubleLease) && self.leases.is_primary()
+    }
+
+    /// Extends a lease whoever leads.
+    #[cfg(feature = "simulation")]
+    fn renew_unasked(&self, id: LeaseId) -> i64 {
+        match self.leases.lessor.lock().renew(id, self.leases.now_ms()) {
+            Renewal::Extended { ttl, .. } => ttl,
+            Renewal::Expired | Renewal::Unknown => 0,
+        }
+    }
+
     /// Seconds left of a lease on the leader; `None` for an unknown lease.
     pub(crate) async fn time_to_live(&self, id: LeaseId) -> Result<Option<i64>, ReadError> {
         self.read_index.wait().await?;
-        let deadline = tokio::time::Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.timeout;
         loop {
             if !self.leadership.is_leader() {
                 return Err(ReadError::Unavailable(errors::NOT_LEADER.to_owned()));
@@ -155,7 +177,7 @@ impl Driver {
                     return Ok(lessor.time_to_live(id, self.leases.now_ms()));
                 }
             }
-            if tokio::time::Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 return Err(ReadError::Unavailable(errors::TIMEOUT.to_owned()));
             }
             tokio::time::sleep(REVOKE_POLL).await;
@@ -186,7 +208,7 @@ impl Driver {
                 }
                 self.work(leadership.term()).await;
             } else if self.leases.is_primary() {
-                self.leases.lessor.lock().demote();
+                self.demote();
             }
             let wait = self.until_due(leadership.is_leader());
             tokio::select! {
@@ -195,6 +217,14 @@ impl Driver {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    fn demote(&self) {
+        #[cfg(feature = "simulation")]
+        if self.still_believes() {
+            return;
+        }
+        self.leases.lessor.lock().demote();
     }
 
     fn until_due(&self, leader: bool) -> Duration {

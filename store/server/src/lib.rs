@@ -17,6 +17,7 @@ mod disk;
 mod errors;
 mod grpc;
 mod handle;
+mod host;
 mod http;
 mod identity;
 pub mod inspect;
@@ -33,6 +34,7 @@ mod read_index;
 pub mod remote;
 mod restore;
 mod retention;
+pub mod simulation;
 mod tls;
 mod watch;
 

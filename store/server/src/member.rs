@@ -26,6 +26,7 @@ use crate::consensus::snapshot::SnapshotStore;
 use crate::consensus::state_machine::StateMachine;
 use crate::core::{Core, Counters};
 use crate::handle::Handle;
+use crate::host::{Host, blocking};
 use crate::identity::Identity;
 use crate::leadership::Leadership;
 use crate::lease::Leases;
@@ -89,7 +90,7 @@ pub struct Member {
 /// it runs; [`Member::ready`] tells when the cluster has a leader.
 pub async fn start(config: Config) -> Result<Member, StartError> {
     let threads = Threads::start().map_err(failed("starting threads"))?;
-    let started = threads.handle().spawn(open(config)).await;
+    let started = threads.handle().spawn(open(config, Host::Machine)).await;
     let crashed = |error: tokio::task::JoinError| StartError::Consensus(error.to_string());
     let Running { handle, background, served } = started.map_err(crashed)??;
     Ok(Member { handle, background, served, _threads: threads })
@@ -102,13 +103,13 @@ struct Running {
     served: Served,
 }
 
-async fn open(config: Config) -> Result<Running, StartError> {
+async fn open(config: Config, host: Host) -> Result<Running, StartError> {
     let identity_path = member_dir(&config).join("identity");
     std::fs::create_dir_all(member_dir(&config)).map_err(failed("creating the data folder"))?;
     let identity = match Identity::load(&identity_path).map_err(failed("reading the identity"))? {
         Some(identity) => identity,
         None => {
-            let identity = identify(&config).await?;
+            let identity = identify(&config, &host).await?;
             identity.save(&identity_path).map_err(failed("saving the identity"))?;
             identity
         }
@@ -116,7 +117,7 @@ async fn open(config: Config) -> Result<Running, StartError> {
     if config.force_new_cluster {
         cut_off(&config, &identity)?;
     }
-    build(config, identity).await
+    build(config, identity, host).await
 }
 
 fn member_dir(config: &Config) -> PathBuf {
@@ -151,13 +152,14 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, StartError> {
     Ok(Arc::new(valid))
 }
 
-async fn build(config: Config, identity: Identity) -> Result<Running, StartError> {
+async fn build(config: Config, identity: Identity, host: Host) -> Result<Running, StartError> {
     let dir = member_dir(&config);
     let raft_config = raft_config(&config)?;
     let peer_tls = peer_client_tls(&config)?;
-    let peers = Arc::new(Peers::new(identity.cluster_id, identity.member_id, peer_tls));
+    let (cluster_id, member_id) = (identity.cluster_id, identity.member_id);
+    let peers = Arc::new(Peers::new(cluster_id, member_id, peer_tls, host.clone()));
 
-    let log = LogStore::open(&config.log_dir(), !config.unsafe_no_fsync)
+    let log = LogStore::open(&config.log_dir(), !config.unsafe_no_fsync, host)
         .map_err(failed("opening the log"))?;
     let fresh = log.is_empty();
     let snapshots =
@@ -176,8 +178,8 @@ async fn build(config: Config, identity: Identity) -> Result<Running, StartError
     let hub = hub.expect("made when the state was opened");
     let state = machine.shared();
 
-    let network = NetworkFactory::new(identity.member_id, Arc::clone(&peers));
-    let raft = Raft::new(identity.member_id, raft_config, network, log.clone(), machine)
+    let network = NetworkFactory::new(member_id, Arc::clone(&peers));
+    let raft = Raft::new(member_id, raft_config, network, log.clone(), machine)
         .await
         .map_err(|error| StartError::Consensus(error.to_string()))?;
 
@@ -304,6 +306,13 @@ async fn count_leaders(core: Arc<Core>) {
 }
 
 impl Member {
+    /// A member in the tasks of the current thread, on a simulated machine.
+    #[cfg(feature = "simulation")]
+    pub(crate) async fn on(config: Config, host: Host) -> Result<Self, StartError> {
+        let Running { handle, background, served } = open(config, host).await?;
+        Ok(Self { handle, background, served, _threads: Threads::default() })
+    }
+
     /// The store, for callers in this process.
     pub fn handle(&self) -> Arc<Handle> {
         Arc::clone(&self.handle)
@@ -335,7 +344,7 @@ impl Member {
         hand_over(&core).await;
         self.end().await;
         let reader = core.reader().clone();
-        match tokio::task::spawn_blocking(move || reader.flush()).await {
+        match blocking(move || reader.flush()).await {
             Ok(Ok(())) => {}
             // The log brings it back.
             Ok(Err(error)) => tracing::warn!(%error, "the state was not flushed"),
@@ -368,7 +377,7 @@ impl Member {
 /// Leaves no thread at work in a database, so that the process may end at any time.
 async fn close(core: &Arc<Core>) {
     let core = Arc::clone(core);
-    let stopped = tokio::task::spawn_blocking(move || {
+    let stopped = blocking(move || {
         core.log.stop_background_work();
         core.reader().stop_background_work();
     });

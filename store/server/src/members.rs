@@ -7,7 +7,7 @@ mod removal;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
@@ -162,9 +162,8 @@ pub(crate) async fn add(
     peer_urls: Vec<String>,
     learner: bool,
 ) -> Result<u64, WriteError> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let token = &core.config.initial_cluster_token;
-    let id = member_id(&peer_urls, token, &now.as_nanos().to_be_bytes());
+    let id = member_id(&peer_urls, token, &rand::random::<[u8; 16]>());
     let node = Node { peer_urls, promote: !learner, ..Node::default() };
     change(core, Change::Add(node_to_pb(id, &node))).await?;
     Ok(id)

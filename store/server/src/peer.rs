@@ -1,10 +1,12 @@
 //! Traffic among members: connections to the others, the service that they call here, and how a
 //! proposal's outcome crosses the wire.
 
+mod channel;
 mod connections;
 mod dial;
 mod service;
 pub(crate) mod wire;
 
+pub(crate) use channel::PeerChannel;
 pub(crate) use connections::{Lane, MESSAGE_BYTES_MAX, Peers};
 pub(crate) use service::PeerService;

@@ -29,6 +29,7 @@ use self::writer::Request;
 use super::codec;
 use super::convert::entry_from_bytes;
 use super::types::{Entry, LogId, TypeConfig, Vote};
+use crate::host::{Host, blocking};
 
 /// Column family of the entries: big-endian index → encoded `raft.Entry`.
 const CF_LOG: &str = "log";
@@ -78,7 +79,7 @@ pub(crate) struct LogStore {
 impl LogStore {
     /// Opens the log under `dir` and starts its writer thread, which ends when the last clone is
     /// dropped. Without `sync`, what was acknowledged may be lost with the machine.
-    pub(crate) fn open(dir: &Path, sync: bool) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, sync: bool, host: Host) -> io::Result<Self> {
         let db = open_db(dir)?;
         let vote = read_meta(&db, KEY_VOTE)?;
         let purged = read_meta(&db, KEY_PURGED)?;
@@ -99,7 +100,7 @@ impl LogStore {
             sync,
         });
         let (writer, requests) = mpsc::channel(WRITER_QUEUE);
-        writer::spawn(Arc::clone(&shared), requests)?;
+        writer::spawn(Arc::clone(&shared), requests, host)?;
         Ok(Self { shared, writer })
     }
 
@@ -137,7 +138,7 @@ impl LogStore {
         }
         let shared = Arc::clone(&self.shared);
         let read = move || shared.read_disk(start, boundary.min(end), bytes_max);
-        let mut entries = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+        let mut entries = blocking(read).await.map_err(io::Error::other)??;
         if bytes_max == usize::MAX {
             entries.append(&mut newer);
         }
@@ -330,7 +331,7 @@ mod tests {
     /// Opens again once the writer thread has let go of the database.
     fn reopen(dir: &Path) -> LogStore {
         loop {
-            match LogStore::open(dir, true) {
+            match LogStore::open(dir, true, Host::Machine) {
                 Ok(log) => return log,
                 Err(error) => assert!(error.to_string().contains("lock"), "{error}"),
             }
@@ -341,7 +342,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_flushed_is_there_after_a_restart() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let mut log = LogStore::open(dir.path(), true).expect("opens");
+        let mut log = LogStore::open(dir.path(), true, Host::Machine).expect("opens");
         let vote = Vote::new_committed(3, 1);
         log.save_vote(&vote).await.expect("saved");
         append(&mut log, (1..=9).map(|index| entry(1, index, 10)).collect()).await;
@@ -361,7 +362,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn entries_that_left_memory_are_read_from_disk() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let mut log = LogStore::open(dir.path(), true).expect("opens");
+        let mut log = LogStore::open(dir.path(), true, Host::Machine).expect("opens");
         for index in 1..=40 {
             append(&mut log, vec![entry(1, index, 1 << 20)]).await;
         }

@@ -18,7 +18,6 @@ use openraft::raft::{
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use pintle_proto::raft as pb;
 use pintle_proto::raft::peer_client::PeerClient;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::convert::{
@@ -26,7 +25,7 @@ use super::convert::{
 };
 use super::snapshot::{SnapshotData, StateSnapshot};
 use super::types::{Node, TypeConfig, Vote};
-use crate::peer::{Lane, Peers};
+use crate::peer::{Lane, PeerChannel, Peers};
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 type AppendResults<'s> = BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>;
@@ -95,7 +94,7 @@ fn malformed(missing: &super::convert::Missing) -> RPCError<TypeConfig> {
 }
 
 impl Network {
-    fn client(&self, lane: Lane) -> Rpc<PeerClient<Channel>> {
+    fn client(&self, lane: Lane) -> Rpc<PeerClient<PeerChannel>> {
         self.peers.client(&self.node, lane).map_err(|status| unreachable(&status))
     }
 

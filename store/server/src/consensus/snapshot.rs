@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::state_machine::{AppliedState, Shared};
 use super::types::{CommittedLeader, Node, TypeConfig};
+use crate::host::blocking;
 
 pub(crate) type StateSnapshot = Snapshot<CommittedLeader, u64, Node, SnapshotData>;
 
@@ -144,7 +145,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             shared.reader.flush().map_err(io::Error::other)?;
             shared.reader.flushed_meta().map_err(io::Error::other)
         };
-        let flushed = tokio::task::spawn_blocking(flush).await.map_err(io::Error::other)??;
+        let flushed = blocking(flush).await.map_err(io::Error::other)??;
         let meta = AppliedState::from_bytes(flushed.as_ref())?.snapshot_meta();
         Ok(Snapshot { meta, snapshot: SnapshotData::Flushed })
     }

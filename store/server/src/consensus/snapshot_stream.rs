@@ -19,12 +19,15 @@ use super::convert::{
 use super::snapshot::{SnapshotData, SnapshotStore, StateSnapshot};
 use super::snapshot_resume::{Starts, keep_only};
 use super::types::{SnapshotMeta, StoredMembership, Vote};
+use crate::host::{blocking, own};
+use crate::simulation::is_simulated;
 
 const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
 
-/// Streams a checkpoint, each file from where the target has it already. The files are read by a blocking task, which keeps the checkpoint alive.
+/// Streams a checkpoint, each file from where the target has it already. The files are read by a thread,
+/// which keeps the checkpoint alive.
 pub(super) fn chunks(
     addressed: Addressed,
     vote: &Vote,
@@ -43,18 +46,24 @@ pub(super) fn chunks(
         membership: Some(membership_to_pb(membership.membership())),
         total_bytes,
     };
-    let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+    let (sender, receiver) = mpsc::channel(ahead(files.len()));
     let data = snapshot.snapshot;
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = send(&sender, header, &data, &files, &starts) {
+    own("raft-snapshot", async move {
+        if let Err(error) = send(&sender, header, &data, &files, &starts).await {
             // The stream ends without its end marker, so the target discards what it has.
             tracing::warn!(%error, "a snapshot could not be read");
         }
-    });
+    })?;
     Ok(ReceiverStream::new(receiver))
 }
 
-fn send(
+/// In a simulation everything is read at once: how often a reader would have to wait depends on how
+/// many files RocksDB has made, which a seed does not decide.
+fn ahead(files: usize) -> usize {
+    if is_simulated() { 2 * files + CHUNKS_AHEAD } else { CHUNKS_AHEAD }
+}
+
+async fn send(
     sender: &mpsc::Sender<SnapshotChunk>,
     header: SnapshotHeader,
     data: &SnapshotData,
@@ -62,12 +71,12 @@ fn send(
     starts: &Starts,
 ) -> io::Result<()> {
     let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the transfer was given up");
-    let push = |chunk| {
+    let push = async |chunk| {
         let chunk = SnapshotChunk { chunk: Some(chunk) };
-        sender.blocking_send(chunk).map_err(gone)
+        sender.send(chunk).await.map_err(gone)
     };
     let dir = data.dir().ok_or_else(|| io::Error::other("snapshot without files"))?;
-    push(Chunk::Header(header))?;
+    push(Chunk::Header(header)).await?;
     for (name, _) in files {
         let mut file = File::open(dir.join(name))?;
         let name = name.to_string_lossy().into_owned();
@@ -82,12 +91,12 @@ fn send(
                 break;
             }
             let (name, data) = (name.clone(), Bytes::from(buffer));
-            push(Chunk::File(SnapshotFile { name, offset, data }))?;
+            push(Chunk::File(SnapshotFile { name, offset, data })).await?;
             told = true;
             offset += read;
         }
     }
-    push(Chunk::End(SnapshotEnd { files: files.len() as u64 }))
+    push(Chunk::End(SnapshotEnd { files: files.len() as u64 })).await
 }
 
 /// The files below `dir`, as relative paths with their sizes, in a fixed order.
@@ -131,7 +140,7 @@ pub(crate) async fn receive(
                 names.insert(part.name.clone());
                 let previous = open.take();
                 let write = move || Incoming::write(previous, &dir, &part);
-                let written = tokio::task::spawn_blocking(write).await;
+                let written = blocking(write).await;
                 open = Some(written.map_err(io::Error::other).flatten().map_err(io)?);
             }
             Some(Chunk::End(end)) => {

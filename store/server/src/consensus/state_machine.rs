@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::codec;
 use super::snapshot::{SnapshotBuilder, SnapshotData, SnapshotStore, StateSnapshot};
 use super::types::{Applied, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::host::{blocking, own};
 use crate::lease::Leases;
 use crate::watch::Hub;
 
@@ -125,9 +126,9 @@ impl StateMachine {
         let (requests, queue) = mpsc::channel(1);
         let hub = hub(reader);
         let applier = Applier { mvcc, shared: Arc::clone(&shared), hub, leases, queue };
-        std::thread::Builder::new().name("raft-apply".into()).spawn(move || {
+        own("raft-apply", async move {
             let ended = applier.shared.ended.clone().drop_guard();
-            applier.run();
+            applier.run().await;
             drop(ended);
         })?;
         Ok(Self { shared, requests })
@@ -196,7 +197,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         let shared = Arc::clone(&self.shared);
         let take = move || shared.snapshots.checkpoint(&shared.reader);
-        let snapshot = tokio::task::spawn_blocking(take).await.map_err(io::Error::other)??;
+        let snapshot = blocking(take).await.map_err(io::Error::other)??;
         Ok(Some(snapshot))
     }
 }
@@ -210,8 +211,8 @@ struct Applier {
 }
 
 impl Applier {
-    fn run(mut self) {
-        while let Some(request) = self.queue.blocking_recv() {
+    async fn run(mut self) {
+        while let Some(request) = self.queue.recv().await {
             let (result, done) = match request {
                 Request::Apply { items, done } => (self.apply(items), done),
                 Request::Install { data, done } => (self.install(&data), done),

@@ -11,6 +11,7 @@ use super::log::LogStore;
 use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::types::TypeConfig;
+use crate::host::Host;
 use crate::lease::Leases;
 use crate::watch::Hub;
 
@@ -18,7 +19,7 @@ struct Builder;
 
 fn open() -> io::Result<(TempDir, LogStore, StateMachine)> {
     let dir = tempfile::tempdir()?;
-    let log = LogStore::open(&dir.path().join("log"), true)?;
+    let log = LogStore::open(&dir.path().join("log"), true, Host::Machine)?;
     let snapshots = SnapshotStore::open(dir.path().join("snap"))?;
     let options = pintle_mvcc::Options::default();
     let state = dir.path().join("state");

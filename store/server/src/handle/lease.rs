@@ -30,6 +30,10 @@ impl Handle {
         let deadline = Instant::now() + self.core.config.request_timeout();
         let mut leadership = self.core.leadership.clone();
         loop {
+            #[cfg(feature = "simulation")]
+            if self.core.leases.still_believes() {
+                return here(id).await;
+            }
             let answer = match leadership.leader() {
                 Leader::This => here(id).await,
                 Leader::Other(leader, node) => self.ask_other(leader, &node, id, renew).await,

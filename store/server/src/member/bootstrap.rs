@@ -12,16 +12,17 @@ use crate::consensus::convert::node_from_pb;
 use crate::consensus::log::offline;
 use crate::consensus::{Membership, Node};
 use crate::core::Core;
+use crate::host::Host;
 use crate::identity::Identity;
 use crate::peer::{Lane, Peers};
 
 /// Who this member is, on its first start.
-pub(super) async fn identify(config: &Config) -> Result<Identity, StartError> {
+pub(super) async fn identify(config: &Config, host: &Host) -> Result<Identity, StartError> {
     if !config.initial_cluster_existing {
         let found = Identity::found(config);
         return found.ok_or_else(|| StartError::NotInCluster(config.name.clone()));
     }
-    let peers = Peers::new(0, 0, peer_client_tls(config)?);
+    let peers = Peers::new(0, 0, peer_client_tls(config)?, host.clone());
     for (_, url) in &config.initial_cluster {
         if config.initial_advertise_peer_urls.contains(url) {
             continue;

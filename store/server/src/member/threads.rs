@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 
 /// The threads of a member. Consensus has its own, so that whatever else runs in the process (an
 /// apiserver that encodes a long list) cannot hold up a heartbeat.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Threads(Option<Runtime>);
 
 /// One thread answers peers while another waits for a lock or copies a large message.

@@ -10,8 +10,10 @@ use pintle_proto::raft::peer_client::PeerClient;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use super::PeerChannel;
 use super::dial::Dial;
 use crate::consensus::Node;
+use crate::host::Host;
 use crate::tls;
 
 /// A connection is refused or stands within this time; elections wait for it.
@@ -42,12 +44,18 @@ pub(crate) struct Peers {
     cluster_id: u64,
     member_id: u64,
     tls: Option<Arc<tls::Client>>,
-    channels: Mutex<HashMap<(String, Lane), Channel>>,
+    host: Host,
+    channels: Mutex<HashMap<(String, Lane), PeerChannel>>,
 }
 
 impl Peers {
-    pub(crate) fn new(cluster_id: u64, member_id: u64, tls: Option<tls::Client>) -> Self {
-        Self { cluster_id, member_id, tls: tls.map(Arc::new), channels: Mutex::default() }
+    pub(crate) fn new(
+        cluster_id: u64,
+        member_id: u64,
+        tls: Option<tls::Client>,
+        host: Host,
+    ) -> Self {
+        Self { cluster_id, member_id, tls: tls.map(Arc::new), host, channels: Mutex::default() }
     }
 
     /// How a request to `to` is addressed.
@@ -69,22 +77,41 @@ impl Peers {
     }
 
     /// The client of a member's first address.
-    pub(crate) fn client(&self, node: &Node, lane: Lane) -> Result<PeerClient<Channel>, Status> {
+    pub(crate) fn client(
+        &self,
+        node: &Node,
+        lane: Lane,
+    ) -> Result<PeerClient<PeerChannel>, Status> {
         let url =
             node.peer_urls.first().ok_or_else(|| Status::unavailable("member without address"))?;
         self.client_at(url, lane)
     }
 
-    pub(crate) fn client_at(&self, url: &str, lane: Lane) -> Result<PeerClient<Channel>, Status> {
+    pub(crate) fn client_at(
+        &self,
+        url: &str,
+        lane: Lane,
+    ) -> Result<PeerClient<PeerChannel>, Status> {
         let mut channels = self.channels.lock();
         let key = (url.to_owned(), lane);
         let channel = match channels.get(&key) {
             Some(channel) => channel.clone(),
-            None => channels.entry(key).or_insert(connect(url, self.tls.as_ref())?).clone(),
+            None => channels.entry(key).or_insert(self.connect(url)?).clone(),
         };
         Ok(PeerClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    fn connect(&self, url: &str) -> Result<PeerChannel, Status> {
+        match &self.host {
+            Host::Machine => connect(url, self.tls.as_ref()).map(PeerChannel::Connection),
+            #[cfg(feature = "simulation")]
+            Host::Simulated(simulated) => Ok(PeerChannel::Simulated {
+                network: Arc::clone(&simulated.network),
+                url: url.to_owned(),
+            }),
+        }
     }
 }
 

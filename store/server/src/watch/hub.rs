@@ -50,6 +50,8 @@ impl Hub {
         let head = {
             let mut ring = self.ring.write();
             for events in revisions {
+                #[cfg(feature = "simulation")]
+                let events = drop_deliberately(events);
                 ring.push(events);
             }
             ring.head()
@@ -133,6 +135,16 @@ impl Hub {
     pub(super) fn read(&self, from: i64, bytes_max: usize) -> Read {
         self.ring.read().read(from, bytes_max)
     }
+}
+
+/// What a wrong hub makes of some revisions.
+#[cfg(feature = "simulation")]
+fn drop_deliberately(events: RevisionEvents) -> RevisionEvents {
+    use crate::simulation::{Broken, is_broken};
+    if is_broken(Broken::DroppedEvent) && events.revision.0 % 23 == 0 {
+        return RevisionEvents { events: Vec::new(), ..events };
+    }
+    events
 }
 
 /// How much the dispatcher marks before it lets new watchers in.

@@ -14,6 +14,7 @@ use prost::Message;
 use super::hub::Hub;
 use super::registry::{Slot, Wake};
 use super::ring::{Read, Revised, encode};
+use crate::host::blocking;
 
 /// One step reads about this many bytes of events: what one response may carry.
 const STEP_BYTES: usize = 1 << 20;
@@ -193,7 +194,7 @@ impl Watcher {
         };
         let hub = Arc::clone(&self.hub);
         let permit = Arc::clone(&self.hub.catch_ups).acquire_owned().await;
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking(move || {
             let found = stretch(&hub, &query);
             drop(permit);
             found

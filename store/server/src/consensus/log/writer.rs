@@ -12,6 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::convert::entry_to_bytes;
 use super::super::types::{Entry, LogId, TypeConfig, Vote};
 use super::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, Shared, codec, log_cf, meta_cf};
+use crate::host::{Host, own};
+#[cfg(feature = "simulation")]
+use crate::simulation::{Broken, is_broken};
 
 /// One synced write gathers up to this many bytes; more would delay the first of them.
 const WRITE_BYTES_MAX: usize = 8 << 20;
@@ -32,15 +35,19 @@ enum Waiter {
     Done(Done),
 }
 
-pub(super) fn spawn(shared: Arc<Shared>, requests: mpsc::Receiver<Request>) -> io::Result<()> {
-    let mut writer = Writer { shared, requests, next: None, committed: None };
-    std::thread::Builder::new().name("raft-log".into()).spawn(move || writer.run())?;
-    Ok(())
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    host: Host,
+) -> io::Result<()> {
+    let mut writer = Writer { shared, requests, host, next: None, committed: None };
+    own("raft-log", async move { writer.run().await })
 }
 
 struct Writer {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
+    host: Host,
     /// The index after the last entry of the batch at hand, if it has entries.
     next: Option<u64>,
     /// The commit index that is on disk.
@@ -48,10 +55,18 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self) {
-        while let Some(first) = self.requests.blocking_recv() {
+    async fn run(&mut self) {
+        while let Some(first) = self.requests.recv().await {
             let mut waiters = Vec::new();
-            let result = self.gather(first, &mut waiters).and_then(|batch| self.write(batch));
+            let gathered = self.gather(first, &mut waiters);
+            #[cfg(feature = "simulation")]
+            if is_broken(Broken::AcknowledgeBeforeFsync) {
+                self.tell(std::mem::take(&mut waiters), &Ok(()));
+            }
+            let result = match gathered {
+                Ok(batch) => self.write(batch).await,
+                Err(error) => Err(error),
+            };
             self.tell(waiters, &result);
             if let Err(error) = result {
                 // What is on disk is unknown now: nothing more may be acknowledged. The closed
@@ -119,12 +134,13 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&self, batch: WriteBatch) -> io::Result<()> {
+    async fn write(&self, batch: WriteBatch) -> io::Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(self.shared.sync);
         let bytes = batch.size_in_bytes();
         let started = Instant::now();
-        self.shared.db.write_opt(batch, &options).map_err(io::Error::other)?;
+        let write = || self.shared.db.write_opt(batch, &options).map_err(io::Error::other);
+        self.host.sync(write).await?;
         self.shared.stats.record(started.elapsed(), bytes);
         if let Some(next) = self.next {
             self.shared.tail.lock().flushed(next);
