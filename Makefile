@@ -3,10 +3,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh &&
 TARGET = $${CARGO_TARGET_DIR:-target}
+SIMULATION = $(ENV) cargo test --release --workspace --features pintle-chaos/simulation
 
 # Everything is built with the whole workspace selected: a single package would turn on fewer
 # features of its dependencies, and each such choice compiles most of them once more.
-.PHONY: help setup build demo up down verify fix unit e2e test bench
+.PHONY: help setup build demo up down verify fix unit simulation e2e test chaos bench
 
 help: ## List what there is
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
@@ -37,10 +38,16 @@ fix: setup ## Format, and apply what clippy can mend
 unit: build ## Unit, property, golden and integration tests, without the cluster of `e2e`
 	@$(ENV) cargo test --release --workspace --exclude pintle-chaos
 
+simulation: setup ## 200 seeds of the store's simulation, and its judges
+	@$(SIMULATION) --test judges --test simulation
+
 e2e: build ## The end-to-end test: real kubectl, etcdctl and containerd, and a short run of faults
 	@$(ENV) PINTLE=$$(realpath $(TARGET)/release/pintle) cargo test --release --workspace --test walking_cluster
 
 test: verify unit e2e ## Everything that CI runs
+
+chaos: setup ## 5,000 seeds of the store's simulation
+	@$(SIMULATION) --test simulation -- --seeds 5000
 
 bench: build ## The micro benches, then the store beside etcd (an hour; see docs/performance.md)
 	@$(ENV) cargo bench -p pintle-benches

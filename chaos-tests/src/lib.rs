@@ -1,9 +1,19 @@
-//! Real clusters under test: started by the real binary, driven by real kubectl and etcdctl,
-//! hurt by signals. The end-to-end scenario in `tests/` is built from these parts.
+//! Clusters under test, real and simulated.
+//!
+//! Real ones are started by the real binary, driven by real kubectl and etcdctl, and hurt by
+//! signals; the end-to-end scenario in `tests/` is built from these parts. `simulation` runs
+//! store clusters on a simulated network, disk and clock, from a seed; [`invariants`] judge the
+//! [`history`] that its clients and watchers saw.
 
 mod cluster;
 mod command;
+pub mod crash;
+pub mod history;
+pub mod invariants;
+pub mod linearizability;
 mod scenario;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod wait;
 
 pub use cluster::{Agent, Cluster, Files, Member};

@@ -17,13 +17,14 @@ use pintle_store_api::{ReadError, Revision, pb};
 use crate::alarms;
 use crate::consensus::Node;
 use crate::core::Core;
+use crate::host::blocking;
 use crate::peer::Lane;
 
 /// A hash of what lies between the compact floor and a revision (0: the newest), off this thread.
 pub(crate) async fn hash(core: &Core, revision: i64) -> Result<pb::HashKvResponse, ReadError> {
     let reader = core.reader().clone();
     let hash = move || reader.hash_kv(Revision(revision));
-    let answer = tokio::task::spawn_blocking(hash).await;
+    let answer = blocking(hash).await;
     let unavailable = |text: String| ReadError::Unavailable(text);
     let mut response =
         answer.map_err(|error| unavailable(error.to_string()))?.map_err(|error| match error {

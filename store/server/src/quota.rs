@@ -11,6 +11,7 @@ use pintle_store_api::{Rejection, WriteError};
 use crate::alarms;
 use crate::core::Core;
 use crate::disk::Space;
+use crate::host::blocking;
 
 /// The limit that was set.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ pub(crate) async fn watch_disk(core: Arc<Core>) {
     loop {
         tokio::time::sleep(config.check_every).await;
         let (probe, dir) = (config.probe.clone(), core.config.data_dir.clone());
-        match tokio::task::spawn_blocking(move || probe.look(&dir)).await {
+        match blocking(move || probe.look(&dir)).await {
             Ok(Ok(space)) if is_nearly_full(&space, config.reserve_bytes) => {
                 tracing::warn!(free = space.free, total = space.total, "the disk is nearly full");
                 alarms::raise(&core, AlarmType::Nospace, core.identity.member_id).await;

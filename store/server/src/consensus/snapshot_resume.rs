@@ -13,17 +13,18 @@ use std::path::Path;
 use pintle_proto::raft::peer_client::PeerClient;
 use pintle_proto::raft::{Addressed, KeptFile, OfferedFile, SnapshotKept, SnapshotOffer};
 use sha2::{Digest, Sha256};
-use tonic::transport::Channel;
 
 use super::snapshot::{SnapshotData, SnapshotStore, StateSnapshot};
 use super::snapshot_stream::files;
+use crate::host::blocking;
+use crate::peer::PeerChannel;
 
 /// Where to begin with each file.
 pub(super) type Starts = BTreeMap<String, u64>;
 
 /// Asks the target. Whatever goes wrong only means that everything is sent.
 pub(super) async fn ask(
-    client: &mut PeerClient<Channel>,
+    client: &mut PeerClient<PeerChannel>,
     addressed: Addressed,
     snapshot: &StateSnapshot,
 ) -> Starts {
@@ -37,7 +38,7 @@ pub(super) async fn ask(
 }
 
 async fn try_ask(
-    client: &mut PeerClient<Channel>,
+    client: &mut PeerClient<PeerChannel>,
     addressed: Addressed,
     data: &SnapshotData,
 ) -> io::Result<Starts> {
@@ -55,7 +56,7 @@ async fn try_ask(
         drop(alive);
         starts
     };
-    tokio::task::spawn_blocking(compare).await.map_err(io::Error::other)
+    blocking(compare).await.map_err(io::Error::other)
 }
 
 /// The beginnings that are the same here.
@@ -73,7 +74,7 @@ pub(crate) async fn kept(store: &SnapshotStore, offer: SnapshotOffer) -> io::Res
     let _filling = store.incoming.try_lock().map_err(busy)?;
     let dir = store.partial();
     let look = move || look(&dir, &offer);
-    tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?
+    blocking(look).await.map_err(io::Error::other)?
 }
 
 fn look(dir: &Path, offer: &SnapshotOffer) -> io::Result<SnapshotKept> {

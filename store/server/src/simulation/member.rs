@@ -113,6 +113,11 @@ impl SimulatedMember {
         list.map(|member| (member.id, !member.is_learner)).collect()
     }
 
+    /// Whether it only listens in.
+    pub fn is_learner(&self) -> bool {
+        self.core.is_learner()
+    }
+
     /// The index of the last entry that it has applied.
     pub fn applied_index(&self) -> u64 {
         self.core.applied_index()

@@ -1,0 +1,318 @@
+//! The network between members: carries gRPC calls, and the frames of streamed ones.
+//!
+//! It behaves as connections do: within a stream everything arrives in order or not at all. Between
+//! calls there is no order, a call may strike although its caller has long given up, an answer may
+//! be lost, and what was held up by a partition arrives when that ends. What Raft must bear twice
+//! (votes, appends, transfers, questions) is sometimes delivered twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, StreamBody};
+use parking_lot::Mutex;
+use pintle_store::simulation::{
+    BoxError, Network, PeerRequest, PeerResponse, Pending, SimulatedMember,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::{ConnectError, Status};
+
+/// A connection over which nothing comes any more is given up after this.
+const HELD_UP_MAX: Duration = Duration::from_secs(8);
+/// Frames on their way.
+const FRAMES: usize = 64;
+
+/// How the network is at the moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weather {
+    /// Milliseconds of every way, at most.
+    pub(super) delay_max: u64,
+    /// How often a way takes up to half a second.
+    pub(super) stall: f64,
+    /// How often a connection breaks.
+    pub(super) loss: f64,
+    /// How often what may come twice does.
+    pub(super) duplicate: f64,
+}
+
+impl Weather {
+    pub(super) const FAIR: Self = Self { delay_max: 2, stall: 0.0, loss: 0.0, duplicate: 0.0 };
+}
+
+/// Where a member is reached.
+#[derive(Clone, Debug)]
+struct Door {
+    place: usize,
+    member: Arc<SimulatedMember>,
+    gone: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Inner {
+    rng: StdRng,
+    doors: BTreeMap<String, Door>,
+    /// Ways (from, to) on which nothing gets through.
+    cuts: BTreeSet<(usize, usize)>,
+    weather: Weather,
+}
+
+/// The network of one cluster.
+#[derive(Debug)]
+pub(super) struct Net {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+/// One way between two members, and what ends it: that one of them is gone.
+#[derive(Clone)]
+struct Way {
+    net: Arc<Net>,
+    from: usize,
+    to: usize,
+    ends: [CancellationToken; 2],
+}
+
+fn broken() -> BoxError {
+    Box::new(io::Error::new(io::ErrorKind::ConnectionReset, "simulated: the connection broke"))
+}
+
+fn refused() -> BoxError {
+    let error = io::Error::new(io::ErrorKind::ConnectionRefused, "simulated: nobody listens");
+    Box::new(ConnectError(Box::new(error)))
+}
+
+impl Net {
+    pub(super) fn new(seed: u64) -> Arc<Self> {
+        let inner = Inner {
+            rng: StdRng::seed_from_u64(seed),
+            doors: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            weather: Weather::FAIR,
+        };
+        Arc::new(Self { inner: Mutex::new(inner), changed: Notify::new() })
+    }
+
+    pub(super) fn open(
+        &self,
+        url: &str,
+        place: usize,
+        member: Arc<SimulatedMember>,
+        gone: CancellationToken,
+    ) {
+        self.inner.lock().doors.insert(url.to_owned(), Door { place, member, gone });
+    }
+
+    pub(super) fn close(&self, url: &str) {
+        self.inner.lock().doors.remove(url);
+    }
+
+    pub(super) fn cut(&self, ways: impl IntoIterator<Item = (usize, usize)>) {
+        self.inner.lock().cuts.extend(ways);
+    }
+
+    pub(super) fn heal(&self) {
+        self.inner.lock().cuts.clear();
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn weather(&self, weather: Weather) {
+        self.inner.lock().weather = weather;
+    }
+
+    /// How long the next way takes, and whether the connection breaks on it.
+    pub(super) fn roll(&self) -> (Duration, bool) {
+        let mut inner = self.inner.lock();
+        let Weather { delay_max, stall, loss, .. } = inner.weather;
+        let max = if inner.rng.random_bool(stall) { 500 } else { delay_max };
+        let delay = Duration::from_micros(inner.rng.random_range(100..=max * 1_000));
+        (delay, inner.rng.random_bool(loss))
+    }
+
+    fn rolls_duplicate(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let duplicate = inner.weather.duplicate;
+        inner.rng.random_bool(duplicate)
+    }
+
+    fn is_cut(&self, way: (usize, usize)) -> bool {
+        self.inner.lock().cuts.contains(&way)
+    }
+}
+
+impl Way {
+    fn back(&self) -> Self {
+        Self { from: self.to, to: self.from, ..self.clone() }
+    }
+
+    /// Resolves when one end is gone.
+    async fn ended(&self) {
+        let [here, there] = &self.ends;
+        tokio::select! {
+            () = here.cancelled() => {}
+            () = there.cancelled() => {}
+        }
+    }
+
+    /// One message on its way.
+    async fn travel(&self) -> Result<(), BoxError> {
+        let (delay, breaks) = self.net.roll();
+        sleep(delay).await;
+        let deadline = Instant::now() + HELD_UP_MAX;
+        loop {
+            let changed = self.net.changed.notified();
+            if !self.net.is_cut((self.from, self.to)) {
+                break;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(deadline) => return Err(broken()),
+                () = self.ended() => return Err(broken()),
+            }
+        }
+        let gone = self.ends.iter().any(CancellationToken::is_cancelled);
+        if breaks || gone { Err(broken()) } else { Ok(()) }
+    }
+
+    /// The same body at the other end.
+    fn pump(self, mut body: Body) -> Body {
+        let (sender, frames) = mpsc::channel(FRAMES);
+        tokio::spawn(async move {
+            loop {
+                let frame = tokio::select! {
+                    frame = body.frame() => frame,
+                    () = self.ended() => Some(Err(Status::unavailable("simulated: gone"))),
+                    () = sender.closed() => None,
+                };
+                let Some(mut frame) = frame else { return };
+                if let Err(error) = self.travel().await {
+                    frame = Err(Status::unavailable(error.to_string()));
+                }
+                let last = frame.is_err();
+                if sender.send(frame).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        Body::new(StreamBody::new(ReceiverStream::new(frames)))
+    }
+}
+
+/// What may arrive twice.
+fn may_repeat(path: &str) -> bool {
+    ["/AppendOne", "/Vote", "/TransferLeader", "/ReadIndex"].iter().any(|end| path.ends_with(end))
+}
+
+/// The network as one incarnation of a member sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Wire {
+    pub(super) net: Arc<Net>,
+    pub(super) place: usize,
+    pub(super) gone: CancellationToken,
+}
+
+impl Wire {
+    async fn carry(self, url: String, request: PeerRequest) -> Result<PeerResponse, BoxError> {
+        let door = self.net.inner.lock().doors.get(&url).cloned();
+        let Some(door) = door.filter(|_| !self.gone.is_cancelled()) else {
+            sleep(self.net.roll().0).await;
+            return Err(refused());
+        };
+        let ends = [self.gone.clone(), door.gone.clone()];
+        let way = Way { net: Arc::clone(&self.net), from: self.place, to: door.place, ends };
+        way.travel().await?;
+        let path = request.uri().path();
+        let streamed = path.ends_with("/Append");
+        let answer = if streamed {
+            let (head, body) = request.into_parts();
+            deliver(&door, PeerRequest::from_parts(head, way.clone().pump(body)))
+        } else if path.ends_with("/InstallSnapshot") {
+            deliver_files(&way, &door, request).await?
+        } else {
+            deliver_whole(&way, &door, request).await?
+        };
+        let response = tokio::select! {
+            response = answer => response.map_err(|_| broken())?,
+            () = way.ended() => return Err(broken()),
+        };
+        let back = way.back();
+        back.travel().await?;
+        if !streamed {
+            return Ok(response);
+        }
+        let (head, body) = response.into_parts();
+        Ok(PeerResponse::from_parts(head, back.pump(body)))
+    }
+}
+
+/// Hands a request to the member; it goes on with it whether or not anybody waits.
+fn deliver(door: &Door, request: PeerRequest) -> oneshot::Receiver<PeerResponse> {
+    let (sender, answer) = oneshot::channel();
+    let Door { member, gone, .. } = door.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            response = member.serve(request) => drop(sender.send(response)),
+            () = gone.cancelled() => {}
+        }
+    });
+    answer
+}
+
+async fn deliver_whole(
+    way: &Way,
+    door: &Door,
+    request: PeerRequest,
+) -> Result<oneshot::Receiver<PeerResponse>, BoxError> {
+    let (head, body) = request.into_parts();
+    let bytes = body.collect().await?.to_bytes();
+    let whole = || {
+        let body = Body::new(http_body_util::Full::new(bytes.clone()));
+        PeerRequest::from_parts(head.clone(), body)
+    };
+    if may_repeat(head.uri.path()) && way.net.rolls_duplicate() {
+        let (way, door, again) = (way.clone(), door.clone(), whole());
+        tokio::spawn(async move {
+            if way.travel().await.is_ok() {
+                drop(deliver(&door, again).await);
+            }
+        });
+    }
+    Ok(deliver(door, whole()))
+}
+
+/// A snapshot arrives whole, or breaks off after its header. Into how many files and frames it is cut
+/// is RocksDB's choice, which a seed does not decide; so nothing may depend on it, and what comes
+/// next begins when everything else at this instant is done.
+async fn deliver_files(
+    way: &Way,
+    door: &Door,
+    request: PeerRequest,
+) -> Result<oneshot::Receiver<PeerResponse>, BoxError> {
+    let (head, mut body) = request.into_parts();
+    let mut frames = Vec::new();
+    tokio::task::unconstrained(async {
+        while let Some(frame) = body.frame().await {
+            frames.push(frame);
+        }
+    })
+    .await;
+    sleep(Duration::from_millis(5)).await;
+    if way.travel().await.is_err() {
+        frames.truncate(1);
+        frames.push(Err(Status::unavailable("simulated: the snapshot breaks off")));
+    }
+    let body = Body::new(StreamBody::new(futures::stream::iter(frames)));
+    Ok(deliver(door, PeerRequest::from_parts(head, body)))
+}
+
+impl Network for Wire {
+    fn call(&self, url: &str, request: PeerRequest) -> Pending<Result<PeerResponse, BoxError>> {
+        Box::pin(self.clone().carry(url.to_owned(), request))
+    }
+}
