@@ -31,6 +31,8 @@ pub mod v3lockpb {
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }
+/// A `FileDescriptorSet` of etcd's packages: what a program that learns of them at run time reads.
+pub const ETCD_DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("etcd");
 /// Our own packages, nested as their names are, because generated code refers to others by depth.
 pub mod pintle {
     pub mod raft {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pintle_store::{AutoCompaction, Config, DiskConfig, HttpLimits};
+use pintle_store::{AutoCompaction, Config, DiskConfig, HttpLimits, WebConfig};
 
 use super::duration;
 use super::flags::Values;
@@ -85,6 +85,7 @@ pub(super) fn build(values: &Values) -> anyhow::Result<Config> {
         max_request_bytes: values.number("max-request-bytes")?,
         max_txn_ops: values.number("max-txn-ops")?,
         metrics_listen: metrics(values)?,
+        web: web(values)?,
         max_learners: values.number("max-learners")?,
         watch_progress_interval: values.duration("watch-progress-notify-interval")?,
         auto_compaction: auto_compaction(values)?,
@@ -104,6 +105,20 @@ pub(super) fn build(values: &Values) -> anyhow::Result<Config> {
         name,
         data_dir,
         ..Config::default()
+    })
+}
+
+fn web(values: &Values) -> anyhow::Result<WebConfig> {
+    let extensive_metrics = match values.text("metrics") {
+        "basic" => false,
+        "extensive" => true,
+        other => bail!("unexpected value for --metrics: {other:?}"),
+    };
+    Ok(WebConfig {
+        extensive_metrics,
+        grpc_gateway: values.switch("enable-grpc-gateway")?,
+        cors: values.list("cors"),
+        host_whitelist: values.list("host-whitelist"),
     })
 }
 

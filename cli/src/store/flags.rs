@@ -40,6 +40,10 @@ pub(super) const FLAGS: &[Flag] = &[
     text("listen-peer-urls", "http://localhost:2380", "Where to listen for peers"),
     text("listen-client-urls", "http://localhost:2379", "Where to listen for clients"),
     text("listen-metrics-urls", "", "Where to serve metrics as plain HTTP"),
+    text("metrics", "basic", "basic, or extensive: how long the calls of each method take too"),
+    switch("enable-grpc-gateway", "true", "Whether gRPC can be called with JSON"),
+    text("cors", "*", "Origins of web pages that may call; *: all"),
+    text("host-whitelist", "*", "Names to answer to without TLS; *: all"),
     text("quota-backend-bytes", "0", "Bytes of living keys and values that may be stored; 0: no limit"),
     text("disk-reserve-bytes", "", "Free disk below which NOSPACE is raised [default: 5 %, 512 MiB at most]"),
     text("max-txn-ops", "128", "The most operations in one transaction"),
@@ -109,7 +113,7 @@ pub(super) const ACCEPTED: &[&str] = &[
     "experimental-bootstrap-defrag-threshold-megabytes", "experimental-enable-lease-checkpoint",
     "experimental-enable-lease-checkpoint-persist", "experimental-txn-mode-write-with-shared-buffer",
     "experimental-stop-grpc-service-on-defrag", "v2-deprecation", "enable-v2",
-    "listen-client-http-urls", "enable-grpc-gateway", "enable-pprof", "metrics", "cors", "host-whitelist",
+    "listen-client-http-urls", "enable-pprof",
     "auth-token", "bcrypt-cost", "auth-token-ttl",
 ];
 

@@ -70,6 +70,11 @@ pub struct Config {
     pub max_txn_ops: usize,
     /// Plain HTTP for `/metrics` and `/health`.
     pub metrics_listen: Option<SocketAddr>,
+    /// What answers to large ranges may hold in memory together; more are refused as too many
+    /// requests.
+    pub range_bytes_in_flight_max: usize,
+    /// What is served beside gRPC.
+    pub web: crate::WebConfig,
     /// Learners that may be members at the same time.
     pub max_learners: usize,
     /// How often a watcher that asked for it is told how far it is.
@@ -128,6 +133,8 @@ impl Default for Config {
             max_request_bytes: 1_572_864,
             max_txn_ops: 128,
             metrics_listen: None,
+            range_bytes_in_flight_max: 1 << 30,
+            web: crate::WebConfig::default(),
             max_learners: 1,
             watch_progress_interval: Duration::from_secs(600),
             auto_compaction: None,

@@ -15,6 +15,7 @@ use crate::consensus::log::LogStore;
 use crate::consensus::state_machine::Shared;
 use crate::consensus::{Node, Raft};
 use crate::errors;
+use crate::handle::Budget;
 use crate::identity::Identity;
 use crate::leadership::{Leader, Leadership};
 use crate::lease;
@@ -33,6 +34,8 @@ pub(crate) struct Counters {
     pub(crate) deletes: AtomicU64,
     pub(crate) txns: AtomicU64,
     pub(crate) ranges: AtomicU64,
+    pub(crate) health: crate::http::HealthCounters,
+    pub(crate) calls: crate::metrics::Calls,
 }
 
 pub(crate) struct Core {
@@ -53,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// Told once this member belongs to the cluster no more.
     pub(crate) removed: CancellationToken,
+    /// What large answers may hold in memory together.
+    pub(crate) range_budget: Budget,
     /// Whether the leader has answered lately.
     pub(crate) has_leader: watch::Sender<bool>,
     /// Clients are served no longer: their streams end.

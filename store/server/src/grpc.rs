@@ -1,11 +1,16 @@
 //! etcd's gRPC services on the client port. Thin: they decode, call the [`Handle`] and map errors;
 //! only the watch service keeps state, one sequencer for each stream.
 
+mod about;
 mod auth;
 mod cluster;
+mod concurrency;
+mod election;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
+mod measure;
 mod slow;
 mod unary;
 mod watch;
@@ -18,6 +23,8 @@ use pintle_proto::etcdserverpb::kv_server::KvServer;
 use pintle_proto::etcdserverpb::lease_server::LeaseServer;
 use pintle_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use pintle_proto::etcdserverpb::watch_server::WatchServer;
+use pintle_proto::v3electionpb::election_server::ElectionServer;
+use pintle_proto::v3lockpb::lock_server::LockServer;
 
 use crate::handle::Handle;
 use crate::listener::Direct;
@@ -48,10 +55,14 @@ pub(crate) fn routes(handle: &Arc<Handle>) -> axum::Router {
         )
         .add_service(ClusterServer::new(cluster::Service(handle())))
         .add_service(MaintenanceServer::new(maintenance::Service(handle())))
-        .add_service(AuthServer::new(auth::Service(handle())));
+        .add_service(AuthServer::new(auth::Service(handle())))
+        .add_service(LockServer::new(lock::Service(handle())))
+        .add_service(ElectionServer::new(election::Service(handle())));
+    about::add(&mut routes).expect("the build made the descriptors");
     let slow = handle().core().config.warning_unary_request_duration;
     let watch = watch::encoded(&watch::Service(handle()), limit);
-    slow::watch(routes.routes().into_axum_router().merge(watch), slow)
+    let routes = slow::watch(routes.routes().into_axum_router().merge(watch), slow);
+    measure::around(routes, handle().core())
 }
 
 /// The busiest methods, which need neither the router nor tonic's codec.

@@ -17,7 +17,7 @@ use pintle_store_api::{
 use prost::Message;
 use tonic::Code;
 
-pub(crate) use self::pages::is_pageable;
+pub(crate) use self::pages::{Budget, is_pageable};
 use crate::core::Core;
 use crate::host::blocking;
 use crate::watch::{self, Spec};
@@ -158,12 +158,7 @@ pub(crate) fn is_long(request: &pb::RangeRequest) -> bool {
 #[async_trait::async_trait]
 impl Store for Handle {
     async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ReadError> {
-        validate::range(&request)?;
-        self.core.counters.ranges.fetch_add(1, Ordering::Relaxed);
-        if !request.serializable {
-            self.core.check_voter()?;
-            self.core.read_index.wait().await?;
-        }
+        self.before_range(&request).await?;
         let mut response =
             self.read(is_long(&request), move |reader| reader.range(&request)).await?;
         self.core.complete(&mut response.header);
@@ -308,11 +303,12 @@ impl Store for Handle {
 /// What can be refused about a watch before it is looked at.
 pub(crate) fn check_watch(range: &KeyRange, start: i64) -> Result<(), WatchError> {
     let refuse = |reason| WatchError::Rejected(errors::other(Code::InvalidArgument, reason));
+    if start < 0 {
+        // etcd's words: no revision below the first was ever kept.
+        return Err(refuse("etcdserver: mvcc: required revision has been compacted"));
+    }
     if range.is_empty() {
         return Err(refuse("mvcc: watcher range is empty"));
-    }
-    if start < 0 {
-        return Err(refuse("mvcc: watcher start revision is negative"));
     }
     Ok(())
 }

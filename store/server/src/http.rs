@@ -1,55 +1,84 @@
-//! Health and version, as plain HTTP beside gRPC.
+//! Plain HTTP beside gRPC: the JSON gateway, health, version, and who may ask from where.
+
+mod access;
+mod gateway;
+mod health;
+mod version;
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::json;
+use tonic::Status;
 
-use crate::VERSION;
+pub(crate) use self::health::HealthCounters;
 use crate::core::Core;
+use crate::metrics;
 
-pub(crate) fn router(core: Arc<Core>) -> Router {
-    Router::new()
-        .route("/health", get(health))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/version", get(version))
-        .with_state(core)
+/// What is served beside gRPC, and to whom: etcd's flags of the same names.
+#[derive(Clone, Debug)]
+pub struct WebConfig {
+    /// Whether the durations of calls are measured for each method (`metrics=extensive`).
+    pub extensive_metrics: bool,
+    /// Whether gRPC can be called with JSON (`enable-grpc-gateway`).
+    pub grpc_gateway: bool,
+    /// Origins of pages that may call; `*` for all (`cors`).
+    pub cors: Vec<String>,
+    /// Names under which this member may be asked without TLS; `*` for all (`host-whitelist`).
+    pub host_whitelist: Vec<String>,
 }
 
-fn answer(problem: Option<String>, text: impl FnOnce() -> Response) -> Response {
-    match problem {
-        None => text(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
+impl Default for WebConfig {
+    fn default() -> Self {
+        let everybody = || vec!["*".to_owned()];
+        Self {
+            extensive_metrics: false,
+            grpc_gateway: true,
+            cors: everybody(),
+            host_whitelist: everybody(),
+        }
     }
 }
 
-async fn health(State(core): State<Arc<Core>>) -> Response {
-    let problem = unready(&core).await;
-    let code = if problem.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let health = if problem.is_none() { "true" } else { "false" };
-    (code, Json(json!({ "health": health, "reason": problem.unwrap_or_default() }))).into_response()
+/// Health and version.
+pub(crate) fn router(core: &Arc<Core>) -> Router {
+    health::router(core).merge(version::router())
 }
 
-async fn livez(State(core): State<Arc<Core>>) -> Response {
-    answer(core.leadership.failure(), || "ok\n".into_response())
-}
-
-async fn readyz(State(core): State<Arc<Core>>) -> Response {
-    answer(unready(&core).await, || "ok\n".into_response())
-}
-
-async fn unready(core: &Core) -> Option<String> {
-    if let Some(failure) = core.leadership.failure() {
-        return Some(failure);
+/// What a client port serves: gRPC, and everything that is not, under the rules for web pages.
+pub(crate) fn client_routes(core: &Arc<Core>, grpc: Router, tls: bool) -> Router {
+    let config = &core.config.web;
+    let mut routes = grpc.clone().merge(router(core)).merge(metrics::router(Arc::clone(core)));
+    if config.grpc_gateway {
+        let limit = core.config.max_request_bytes;
+        routes = routes.merge(gateway::router(grpc, limit));
     }
-    core.read_index.wait().await.err().map(|error| error.to_string())
+    access::guard(routes.fallback(not_found), config, tls)
 }
 
-async fn version() -> Response {
-    Json(json!({ "etcdserver": VERSION, "etcdcluster": "3.7.0" })).into_response()
+/// Whether no page can have sent this: browsers do not speak HTTP/2 without TLS.
+fn is_grpc(request: &Request) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    request.version() == Version::HTTP_2
+        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+async fn not_found(request: Request) -> Response {
+    if is_grpc(&request) {
+        let path = request.uri().path().trim_start_matches('/');
+        let service = path.rsplit_once('/').map_or(path, |(service, _)| service);
+        return Status::unimplemented(format!("unknown service {service}")).into_http();
+    }
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+}
+
+/// Refuses every method but GET.
+fn only_get(method: &Method) -> Result<(), Response> {
+    if method == Method::GET {
+        return Ok(());
+    }
+    let allow = [(header::ALLOW, "GET")];
+    Err((StatusCode::METHOD_NOT_ALLOWED, allow, "Method Not Allowed\n").into_response())
 }

@@ -75,6 +75,10 @@ impl Listener {
         Ok(Self { listener: TcpListener::bind(address).await.map_err(named)?, tls, limits })
     }
 
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Serves until `stop` says so.
     pub(crate) async fn serve(self, front: Front, stop: Stop) {
         let connections = TaskTracker::new();

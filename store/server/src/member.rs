@@ -25,6 +25,7 @@ use crate::consensus::network::NetworkFactory;
 use crate::consensus::snapshot::SnapshotStore;
 use crate::consensus::state_machine::StateMachine;
 use crate::core::{Core, Counters};
+use crate::handle::Budget;
 use crate::handle::Handle;
 use crate::host::{Host, blocking};
 use crate::identity::Identity;
@@ -198,6 +199,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     };
     let (clients_stop, peers_stop) = (Stop::default(), Stop::default());
     let quota_backend_bytes = config.quota_backend_bytes;
+    let range_budget = Budget::new(config.range_bytes_in_flight_max);
     let core = Arc::new(Core {
         identity,
         config,
@@ -214,6 +216,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
         counters: Counters::default(),
         changing: tokio::sync::Mutex::default(),
         removed: CancellationToken::new(),
+        range_budget,
         has_leader: watch::Sender::new(false),
         clients_stop: clients_stop.gently.clone(),
         peers_stop: peers_stop.gently.clone(),

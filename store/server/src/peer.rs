@@ -5,6 +5,7 @@ mod channel;
 mod connections;
 mod dial;
 mod service;
+mod traffic;
 pub(crate) mod wire;
 
 pub(crate) use channel::PeerChannel;

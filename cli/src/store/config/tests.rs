@@ -47,7 +47,8 @@ fn every_flag_has_a_reader() {
         "tls-max-version" => "TLS1.2",
         "cipher-suites" => "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
         "feature-gates" => "InitialCorruptCheck=true",
-        "strict-reconfig-check" | "pre-vote" => "false",
+        "strict-reconfig-check" | "pre-vote" | "enable-grpc-gateway" => "false",
+        "metrics" => "extensive",
         "grpc-keepalive-interval"
         | "grpc-keepalive-timeout"
         | "warning-unary-request-duration"

@@ -30,6 +30,7 @@ use super::codec;
 use super::convert::entry_from_bytes;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use crate::host::{Host, blocking};
+use crate::metrics::{DISK_FIRST, Histogram};
 
 /// Column family of the entries: big-endian index → encoded `raft.Entry`.
 const CF_LOG: &str = "log";
@@ -48,12 +49,10 @@ const WRITER_QUEUE: usize = 4096;
 const REPLICATION_BYTES_MAX: usize = 2 << 20;
 
 /// Counts for the metrics endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LogStats {
     /// Fsyncs of the log.
-    pub(crate) fsyncs: AtomicU64,
-    /// Time spent in them.
-    pub(crate) fsync_micros: AtomicU64,
+    pub(crate) fsyncs: Histogram,
     /// Bytes written since the start.
     bytes: AtomicU64,
 }
@@ -288,12 +287,16 @@ fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> io::Result<
     value.map(|bytes| codec::decode(&bytes)).transpose()
 }
 
+impl Default for LogStats {
+    fn default() -> Self {
+        Self { fsyncs: Histogram::new(DISK_FIRST), bytes: AtomicU64::new(0) }
+    }
+}
+
 impl LogStats {
     fn record(&self, elapsed: std::time::Duration, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.fsyncs.fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        self.fsync_micros.fetch_add(micros, Ordering::Relaxed);
+        self.fsyncs.observe(elapsed);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -18,6 +19,7 @@ use openraft::raft::{
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use pintle_proto::raft as pb;
 use pintle_proto::raft::peer_client::PeerClient;
+use prost::Message;
 use tonic::{Code, Status};
 
 use super::convert::{
@@ -105,15 +107,23 @@ impl Network {
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Rpc<T> {
         let timeout = option.soft_ttl();
-        match tokio::time::timeout(timeout, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(failed(&status)),
-            Err(_) => Err(RPCError::Timeout(Timeout {
-                action,
-                id: self.member_id,
-                target: self.target,
-                timeout,
-            })),
+        let traffic = self.peers.traffic.of(self.target);
+        let began = Instant::now();
+        let answer = tokio::time::timeout(timeout, call).await;
+        match answer {
+            Ok(Ok(response)) => {
+                traffic.round_trips.observe(began.elapsed());
+                Ok(response.into_inner())
+            }
+            Ok(Err(status)) => {
+                traffic.failed();
+                Err(failed(&status))
+            }
+            Err(_) => {
+                traffic.failed();
+                let (id, target) = (self.member_id, self.target);
+                Err(RPCError::Timeout(Timeout { action, id, target, timeout }))
+            }
         }
     }
 
@@ -143,7 +153,12 @@ impl Network {
     {
         let mut client = self.client(Lane::Log)?;
         let addressed = self.peers.addressed(self.target);
-        let requests = input.map(move |request| append_to_pb(&request, addressed));
+        let traffic = self.peers.traffic.of(self.target);
+        let requests = input.map(move |request| {
+            let message = append_to_pb(&request, addressed);
+            traffic.sent(message.encoded_len());
+            message
+        });
         let responses = client.append(requests).await.map_err(|status| failed(&status))?;
         let results = responses.into_inner().map(|response| match response {
             Ok(response) => append_result_from_pb(response).map_err(|missing| malformed(&missing)),

@@ -27,6 +27,7 @@ use super::snapshot::{SnapshotBuilder, SnapshotData, SnapshotStore, StateSnapsho
 use super::types::{Applied, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::host::{blocking, own};
 use crate::lease::Leases;
+use crate::metrics::{DISK_FIRST, Histogram};
 use crate::watch::Hub;
 
 /// One write batch holds at most this many log entries: bounds the memory of a replay.
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     applied: watch::Sender<u64>,
     /// Snapshots installed since the start.
     pub(crate) installs: AtomicU64,
+    /// How long it took to apply a batch and write it.
+    pub(crate) commits: Histogram,
     /// The apply thread has ended.
     pub(crate) ended: CancellationToken,
 }
@@ -120,6 +123,7 @@ impl StateMachine {
             applied: watch::Sender::new(state.index()),
             state: Mutex::new(state),
             installs: AtomicU64::new(0),
+            commits: Histogram::new(DISK_FIRST),
             ended: CancellationToken::new(),
         });
         // openraft sends one request and waits for its answer.
@@ -269,7 +273,10 @@ impl Applier {
             .iter()
             .map(|(term, commands)| pintle_mvcc::Entry { term: *term, commands })
             .collect();
-        self.mvcc.apply(&entries, encode(state)?)
+        let began = std::time::Instant::now();
+        let applied = self.mvcc.apply(&entries, encode(state)?);
+        self.shared.commits.observe(began.elapsed());
+        applied
     }
 
     fn install(&mut self, data: &SnapshotData) -> Result<(), Fault> {

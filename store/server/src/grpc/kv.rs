@@ -2,18 +2,21 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http;
 use futures::{Stream, StreamExt};
 use hyper::body::Incoming;
+use pintle_mvcc::validate;
 use pintle_proto::etcdserverpb::kv_server::Kv;
+use pintle_store_api::pb::range_request::{SortOrder, SortTarget};
 use pintle_store_api::{Store, pb};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{slow, unary};
+use super::{measure, slow, unary};
 use crate::errors;
 use crate::handle::{Handle, is_long, is_pageable};
 use crate::listener::{Answering, Direct};
@@ -54,7 +57,9 @@ impl Method {
 
 impl Direct for Busiest {
     fn serves(&self, request: &http::Request<Incoming>) -> bool {
-        Method::of(request).is_some() && unary::is_grpc(request)
+        // What a web page may have sent goes through the rules for those.
+        let direct = unary::is_grpc(request) && request.version() == http::Version::HTTP_2;
+        direct && Method::of(request).is_some()
     }
 
     fn call(&self, request: http::Request<Incoming>) -> Answering {
@@ -64,7 +69,13 @@ impl Direct for Busiest {
                 return Ok(Status::unimplemented("unknown method").into_http());
             };
             let started = Instant::now();
-            let answer = service.answer(method, request, bytes_max).await;
+            let core = Arc::clone(service.0.core());
+            let mut call = measure::Direct::start(&core, method.path());
+            let answer = match measure::check_leader(&core, request.headers()) {
+                Ok(()) => service.answer(method, request, bytes_max).await,
+                Err(refusal) => Err(refusal),
+            };
+            call.end(&answer);
             if !slow.is_zero() {
                 slow::note(method.path(), started.elapsed(), slow);
             }
@@ -81,14 +92,22 @@ impl Service {
         bytes_max: usize,
     ) -> Result<http::Response<Body>, Status> {
         Ok(match method {
-            Method::Range => self.range_in_pieces(unary::request(request, bytes_max).await?).await,
-            Method::Put => {
-                unary::respond(self.put(unary::request(request, bytes_max).await?).await)
-            }
-            Method::Txn => {
-                unary::respond(self.txn(unary::request(request, bytes_max).await?).await)
-            }
+            Method::Range => self.range_in_pieces(self.read(request, bytes_max).await?).await,
+            Method::Put => unary::respond(self.put(self.read(request, bytes_max).await?).await),
+            Method::Txn => unary::respond(self.txn(self.read(request, bytes_max).await?).await),
         })
+    }
+
+    async fn read<M: prost::Message + Default>(
+        &self,
+        request: http::Request<Incoming>,
+        bytes_max: usize,
+    ) -> Result<Request<M>, Status> {
+        let request: Request<M> = unary::request(request, bytes_max).await?;
+        let received = request.get_ref().encoded_len() as u64;
+        let calls = &self.0.core().counters.calls;
+        calls.received_bytes.fetch_add(received, Ordering::Relaxed);
+        Ok(request)
     }
 
     /// A long answer is encoded while it is read, and never copied.
@@ -122,9 +141,9 @@ impl Kv for Service {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Chunks>, Status> {
         let request = request.into_inner();
-        if !is_pageable(&request) {
-            return Err(Status::unimplemented("etcdserver: range stream with sort or filters"));
-        }
+        check_stream(&request)?;
+        // Without an order it is in the order of the keys, whatever the target.
+        let request = pb::RangeRequest { sort_target: SortTarget::Key.into(), ..request };
         let pages = self.0.range_stream(request).await.map_err(|error| errors::read(&error))?;
         Ok(Response::new(chunks(pages).boxed()))
     }
@@ -160,6 +179,20 @@ impl Kv for Service {
         let answer = self.0.compact(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| errors::write(&error))
     }
+}
+
+/// What a stream cannot do, in etcd's words.
+fn check_stream(request: &pb::RangeRequest) -> Result<(), Status> {
+    validate::range(request).map_err(|refusal| errors::rejected(&refusal))?;
+    let by_key = request.sort_target() == SortTarget::Key;
+    let ascending = by_key && request.sort_order() == SortOrder::Ascend;
+    if request.sort_order() != SortOrder::None && !ascending {
+        return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
+    }
+    if !is_pageable(&pb::RangeRequest { sort_target: SortTarget::Key.into(), ..request.clone() }) {
+        return Err(Status::unimplemented("RangeStream does not support revision filters"));
+    }
+    Ok(())
 }
 
 /// Page after page, up to the one that is the last; a stream that was cut off ends with an error.

@@ -155,7 +155,7 @@ impl http_body::Body for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+        SizeHint::with_exact(self.frames.iter().map(|frame| frame.len() as u64).sum())
     }
 }
 

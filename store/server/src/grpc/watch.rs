@@ -49,7 +49,7 @@ impl Watch for Service {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let replies = self.replies(request);
+        let replies = self.replies(request)?;
         Ok(Response::new(replies.map(|reply| reply.map(Reply::into_response)).boxed()))
     }
 }
@@ -59,13 +59,14 @@ impl Service {
     fn replies(
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
-    ) -> impl Stream<Item = Result<Reply, Status>> + Send + use<> {
+    ) -> Result<impl Stream<Item = Result<Reply, Status>> + Send + use<>, Status> {
+        self.0.core().check_voter().map_err(|refusal| errors::rejected(&refusal))?;
         let needs_leader =
             request.metadata().get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
         let (sender, parcels) = mpsc::channel(PARCELS_AHEAD);
         let sequencer = Sequencer::new(Arc::clone(self.0.core()), sender, needs_leader);
         tokio::spawn(sequencer.run(request.into_inner()));
-        ReceiverStream::new(parcels).map(futures::stream::iter).flatten()
+        Ok(ReceiverStream::new(parcels).map(futures::stream::iter).flatten())
     }
 }
 
@@ -97,7 +98,7 @@ struct Sequencer {
 
 /// What the loop reacts to.
 enum Turn {
-    Request(Option<Result<pb::WatchRequest, Status>>),
+    Request(Result<pb::WatchRequest, Status>),
     Ready,
     Progress,
     NoLeader,
@@ -129,13 +130,21 @@ impl Sequencer {
         let mut dispatched = self.core.hub.dispatched();
         let mut has_leader = self.core.has_leader.subscribe();
         let shutdown = self.core.clients_stop.clone();
+        // A client that asks for nothing more still listens.
+        let mut asks = true;
         loop {
             dispatched.borrow_and_update();
             if self.answer_progress().await.is_err() || self.flush().await.is_err() {
                 return;
             }
             let turn = tokio::select! {
-                request = requests.next() => Turn::Request(request),
+                request = requests.next(), if asks => match request {
+                    Some(request) => Turn::Request(request),
+                    None => {
+                        asks = false;
+                        continue;
+                    }
+                },
                 () = self.wake.wait() => Turn::Ready,
                 _ = self.progress.tick() => Turn::Progress,
                 _ = dispatched.changed(), if self.progress_asked.is_some() => continue,
@@ -153,16 +162,18 @@ impl Sequencer {
 
     async fn handle(&mut self, turn: Turn) -> Result<(), Closed> {
         match turn {
-            Turn::Request(Some(Ok(request))) => match request.request_union {
+            Turn::Request(Ok(request)) => match request.request_union {
                 Some(RequestUnion::CreateRequest(request)) => self.create(request).await,
                 Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id).await,
                 Some(RequestUnion::ProgressRequest(_)) => {
-                    self.progress_asked = Some(self.core.hub.head());
+                    // Without a watcher there is nobody to speak of.
+                    let head = (!self.watchers.is_empty()).then(|| self.core.hub.head());
+                    self.progress_asked = head.or(self.progress_asked);
                     Ok(())
                 }
                 None => Ok(()),
             },
-            Turn::Request(Some(Err(_)) | None) => Err(Closed),
+            Turn::Request(Err(_)) => Err(Closed),
             Turn::Ready => self.ready().await,
             Turn::Progress => self.tick().await,
             Turn::NoLeader => self.fail(errors::NO_LEADER),
@@ -254,10 +265,14 @@ impl Sequencer {
     async fn end(&mut self, id: i64, error: &WatchError) -> Result<(), Closed> {
         self.watchers.remove(&id);
         let mut response = pb::WatchResponse { canceled: true, ..self.response(id) };
-        if let WatchError::Compacted(floor) = error {
-            response.compact_revision = floor.0;
+        match error {
+            // The floor is the reason, and as in etcd the only revision that is told.
+            WatchError::Compacted(floor) => {
+                response.compact_revision = floor.0;
+                response.header = Some(self.core.header_at(0));
+            }
+            _ => response.cancel_reason = error.to_string(),
         }
-        response.cancel_reason = error.to_string();
         self.send(response).await
     }
 
@@ -340,6 +355,9 @@ impl Sequencer {
             }
         }
         self.progress_asked = None;
+        if self.watchers.is_empty() {
+            return Ok(());
+        }
         let header = Some(self.core.header_at(through));
         self.send(pb::WatchResponse { header, watch_id: NO_WATCHER, ..Default::default() }).await
     }

@@ -10,7 +10,7 @@ use pintle_mvcc::validate;
 use pintle_store_api::pb::range_request::{SortOrder, SortTarget};
 use pintle_store_api::{ReadError, pb};
 use prost::Message;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{Handle, query};
 use crate::core::Core;
@@ -23,6 +23,37 @@ const PAGE_BYTES: usize = 256 << 10;
 static STREAMS: Semaphore = Semaphore::const_new(64);
 /// A client that takes no page for so long has left its snapshot for others to use.
 const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// The unit of [`Budget`].
+const UNIT: usize = 1 << 10;
+
+/// What long answers may hold in memory together until they are sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(Arc<Semaphore>);
+
+struct Held {
+    bytes: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new((bytes / UNIT).min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Bytes that count until the connection has taken them, if there is room for them.
+    fn hold(&self, bytes: Vec<u8>) -> Option<Bytes> {
+        let units = u32::try_from(bytes.len().div_ceil(UNIT)).ok()?;
+        let room = Arc::clone(&self.0).try_acquire_many_owned(units).ok()?;
+        Some(Bytes::from_owner(Held { bytes, _room: room }))
+    }
+}
 
 type Page = Result<pb::RangeResponse, ReadError>;
 
@@ -56,16 +87,20 @@ impl Handle {
     ) -> Result<Vec<Bytes>, ReadError> {
         self.before_range(&request).await?;
         let core = Arc::clone(self.core());
-        self.read(true, move |reader| {
-            let mut pieces = Vec::new();
+        let read = self.read(true, move |reader| {
+            let (mut pieces, mut fits) = (Vec::new(), true);
             reader.range_pages(&request, PAGE_BYTES, |mut page| {
                 complete(&core, &mut page);
-                pieces.push(Bytes::from(page.encode_to_vec()));
-                ControlFlow::Continue(())
+                match core.range_budget.hold(page.encode_to_vec()) {
+                    Some(piece) => pieces.push(piece),
+                    None => fits = false,
+                }
+                if fits { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
-            Ok(pieces)
-        })
-        .await
+            Ok(fits.then_some(pieces))
+        });
+        let too_many = || ReadError::Unavailable(errors::TOO_MANY_REQUESTS.to_owned());
+        read.await?.ok_or_else(too_many)
     }
 
     /// The answer in pages, read as they are taken. The one with a header is the last; a stream that

@@ -49,11 +49,17 @@ impl Ports {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let peer_routes = tonic::service::Routes::new(service).into_axum_router();
-        let health = http::router(Arc::clone(core));
-        let client_routes = grpc::routes(handle).merge(health.clone());
-        let metric_routes = metrics::router(Arc::clone(core)).merge(health);
-        let client_front = Front::new(grpc::busiest(handle), client_routes);
-        let clients = self.clients.into_iter().map(|listener| (listener, client_front.clone()));
+        let grpc_routes = grpc::routes(handle);
+        let front = |tls| {
+            let routes = http::client_routes(core, grpc_routes.clone(), tls);
+            Front::new(grpc::busiest(handle), routes)
+        };
+        let (plain, tls) = (front(false), front(true));
+        let metric_routes = metrics::router(Arc::clone(core)).merge(http::router(core));
+        let clients = self.clients.into_iter().map(|listener| {
+            let front = if listener.has_tls() { &tls } else { &plain };
+            (listener, front.clone())
+        });
         let peers = self.peers.into_iter().map(|listener| (listener, peer_routes.clone().into()));
         let metrics =
             self.metrics.into_iter().map(|listener| (listener, metric_routes.clone().into()));

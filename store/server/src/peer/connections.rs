@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::PeerChannel;
 use super::dial::Dial;
+use super::traffic::Traffic;
 use crate::consensus::Node;
 use crate::host::Host;
 use crate::tls;
@@ -46,6 +47,7 @@ pub(crate) struct Peers {
     tls: Option<Arc<tls::Client>>,
     host: Host,
     channels: Mutex<HashMap<(String, Lane), PeerChannel>>,
+    pub(crate) traffic: Traffic,
 }
 
 impl Peers {
@@ -55,7 +57,8 @@ impl Peers {
         tls: Option<tls::Client>,
         host: Host,
     ) -> Self {
-        Self { cluster_id, member_id, tls: tls.map(Arc::new), host, channels: Mutex::default() }
+        let (tls, channels) = (tls.map(Arc::new), Mutex::default());
+        Self { cluster_id, member_id, tls, host, channels, traffic: Traffic::default() }
     }
 
     /// How a request to `to` is addressed.

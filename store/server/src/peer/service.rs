@@ -10,6 +10,7 @@ use pintle_proto::raft::peer_server::Peer;
 use pintle_proto::raft::snapshot_chunk::Chunk;
 use pintle_store_api::pb::HashKvResponse;
 use pintle_store_api::{LeaseId, WriteError};
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::wire;
@@ -74,6 +75,8 @@ impl Peer for PeerService {
         let accept = move |message: Result<pb::AppendRequest, Status>| {
             let message = message.ok()?;
             peers.check(message.addressed.as_ref()).ok()?;
+            let from = message.addressed.as_ref().map_or(0, |addressed| addressed.from);
+            peers.traffic.of(from).received(message.encoded_len());
             append_from_pb(message).ok()
         };
         let shutdown = self.core.peers_stop.clone().cancelled_owned();

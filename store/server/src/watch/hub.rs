@@ -1,6 +1,7 @@
 //! The hub itself: apply publishes, the dispatcher marks, watchers read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use pintle_mvcc::{Reader, RevisionEvents};
@@ -26,6 +27,7 @@ pub(crate) struct Hub {
     dispatched: watch::Sender<i64>,
     pub(super) catch_ups: Arc<Semaphore>,
     pub(super) history: History,
+    events: AtomicU64,
 }
 
 impl Hub {
@@ -39,6 +41,7 @@ impl Hub {
             dispatched: watch::Sender::new(head),
             catch_ups: Arc::new(Semaphore::new(CATCH_UPS_MAX)),
             history: History::default(),
+            events: AtomicU64::new(0),
         })
     }
 
@@ -116,9 +119,19 @@ impl Hub {
         self.dispatched.subscribe()
     }
 
-    /// How many watchers there are.
-    pub(crate) fn watchers(&self) -> usize {
-        self.registry.lock().len()
+    /// How many watchers there are, and how many have not looked at what concerns them.
+    pub(crate) fn watchers_and_slow(&self) -> (usize, usize) {
+        let registry = self.registry.lock();
+        (registry.len(), registry.marked())
+    }
+
+    /// How many events watchers were given.
+    pub(crate) fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_events(&self, events: usize) {
+        self.events.fetch_add(events as u64, Ordering::Relaxed);
     }
 
     /// Registers a watcher; the answer is its place and the revision after which it is marked.

@@ -83,6 +83,10 @@ impl Slots {
         }
     }
 
+    fn marked(&self) -> usize {
+        self.0.iter().filter(|(_, slot)| slot.is_marked()).count()
+    }
+
     fn mark(&self, revision: i64) {
         self.0.iter().for_each(|(_, slot)| slot.mark(revision));
     }
@@ -119,6 +123,13 @@ fn shape(range: &KeyRange) -> Shape {
 impl Registry {
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many are marked.
+    pub(super) fn marked(&self) -> usize {
+        let prefixes = self.prefixes.values().flat_map(HashMap::values);
+        let all = self.points.values().chain(prefixes).chain(self.others.values());
+        all.map(Slots::marked).sum()
     }
 
     pub(super) fn insert(&mut self, range: &KeyRange, slot: Arc<Slot>) -> u64 {

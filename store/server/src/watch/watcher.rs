@@ -161,6 +161,7 @@ impl Watcher {
             let events: Vec<Events> =
                 found.iter().filter_map(|revised| self.select(revised)).collect();
             if !events.is_empty() {
+                self.hub.count_events(events.iter().map(|events| events.events.len()).sum());
                 return Step::Events(events);
             }
         }
@@ -215,6 +216,7 @@ impl Watcher {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        self.hub.count_events(events.len());
         let prev_kv = self.spec.prev_kv;
         Ok(vec![Events { revision: through.0, events, shared: None, prev_kv }])
     }

@@ -93,7 +93,7 @@ async fn a_compacted_start_is_canceled_with_the_floor() {
     assert!(stream.next().await.created);
     let canceled = stream.next().await;
     assert!(canceled.canceled);
-    assert_eq!(canceled.compact_revision, 8);
+    assert_eq!((canceled.compact_revision, canceled.cancel_reason.as_str()), (8, ""));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,4 +219,67 @@ async fn every_watcher_sees_every_event_of_its_range_once_and_in_order() {
         *by_watcher.entry(prefix).or_default() += seen.len();
     }
     assert!(by_watcher.values().all(|count| *count > 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_have_the_words_of_etcd() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let mut stream = Stream::open(cluster.client_url(0)).await;
+    stream.create("a", pb::WatchCreateRequest { start_revision: -1, ..Default::default() }).await;
+    let refused = stream.next().await;
+    assert!(refused.created && refused.canceled);
+    assert_eq!(refused.watch_id, -1);
+    let reason = "etcdserver: mvcc: required revision has been compacted";
+    assert_eq!(refused.cancel_reason, reason);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_asks_no_more_still_listens() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let handle = cluster.handle(0);
+    let Stream { requests, responses } = Stream::open(cluster.client_url(0)).await;
+    let mut stream = Stream { requests, responses };
+    stream.create("a", Default::default()).await;
+    assert!(stream.next().await.created);
+    let (closed, _) = mpsc::channel(1);
+    stream.requests = closed;
+    put(&*handle, "a", "1").await.expect("written");
+    assert_eq!(stream.next().await.events.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_speaks_of_watchers_only() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let mut stream = Stream::open(cluster.client_url(0)).await;
+    stream.send(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+    stream.create("a", Default::default()).await;
+    assert!(stream.next().await.created, "there was nobody to speak of");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_holds_up_nobody_and_misses_nothing() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let handle = cluster.handle(0);
+    let mut slow = Stream::open(cluster.client_url(0)).await;
+    slow.create("a", Default::default()).await;
+    assert!(slow.next().await.created);
+    // More than connection and server hold together: the rest waits in the store's history.
+    let value = "x".repeat(1 << 20);
+    let mut written = Vec::new();
+    for _ in 0..96 {
+        written.push(put(&*handle, "a", &value).await.expect("written"));
+    }
+    let mut quick = Stream::open(cluster.client_url(0)).await;
+    quick.create("a", Default::default()).await;
+    assert!(quick.next().await.created);
+    written.push(put(&*handle, "a", "last").await.expect("written"));
+    assert_eq!(quick.next().await.events.len(), 1, "others are served meanwhile");
+    let mut seen = Vec::new();
+    while seen.len() < written.len() {
+        let response = slow.next().await;
+        seen.extend(
+            response.events.iter().map(|event| event.kv.as_ref().expect("kv").mod_revision),
+        );
+    }
+    assert_eq!(seen, written);
 }

@@ -38,8 +38,11 @@ impl StreamingService<pb::WatchRequest> for Service {
     type Future = BoxFuture<'static, Result<Response<Replies>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<pb::WatchRequest>>) -> Self::Future {
-        let replies = self.replies(request).map(|reply| reply.map(|reply: Reply| reply.encode()));
-        Box::pin(async move { Ok(Response::new(replies.boxed())) })
+        let replies = self.replies(request);
+        Box::pin(async move {
+            let replies = replies?.map(|reply| reply.map(|reply: Reply| reply.encode()));
+            Ok(Response::new(replies.boxed()))
+        })
     }
 }
 

@@ -1,0 +1,54 @@
+//! What goes to and comes from each other member, for the metrics endpoint.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::metrics::Histogram;
+
+/// The first bound of round trips, as in etcd.
+const ROUND_TRIP_FIRST: Duration = Duration::from_micros(100);
+
+/// One other member.
+#[derive(Debug)]
+pub(crate) struct PeerTraffic {
+    pub(crate) sent_bytes: AtomicU64,
+    pub(crate) received_bytes: AtomicU64,
+    pub(crate) sent_failures: AtomicU64,
+    pub(crate) round_trips: Histogram,
+}
+
+/// All other members that were met.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic(Mutex<BTreeMap<u64, Arc<PeerTraffic>>>);
+
+impl Traffic {
+    pub(crate) fn of(&self, member: u64) -> Arc<PeerTraffic> {
+        Arc::clone(self.0.lock().entry(member).or_insert_with(|| {
+            let (sent_bytes, received_bytes, sent_failures) = Default::default();
+            let round_trips = Histogram::new(ROUND_TRIP_FIRST);
+            Arc::new(PeerTraffic { sent_bytes, received_bytes, sent_failures, round_trips })
+        }))
+    }
+
+    pub(crate) fn all(&self) -> Vec<(u64, Arc<PeerTraffic>)> {
+        self.0.lock().iter().map(|(member, traffic)| (*member, Arc::clone(traffic))).collect()
+    }
+}
+
+impl PeerTraffic {
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed(&self) {
+        self.sent_failures.fetch_add(1, Ordering::Relaxed);
+    }
+}
