@@ -70,7 +70,7 @@ pub(crate) fn is_pageable(request: &pb::RangeRequest) -> bool {
 
 impl Handle {
     /// What every range passes before it reads.
-    async fn before_range(&self, request: &pb::RangeRequest) -> Result<(), ReadError> {
+    pub(super) async fn before_range(&self, request: &pb::RangeRequest) -> Result<(), ReadError> {
         validate::range(request)?;
         self.core().counters.ranges.fetch_add(1, Ordering::Relaxed);
         if !request.serializable {
