@@ -74,11 +74,11 @@ async fn not_found(request: Request) -> Response {
     (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }
 
-/// Refuses every method but GET.
-fn only_get(method: &Method) -> Result<(), Response> {
+/// The refusal of every method but GET.
+fn only_get(method: &Method) -> Option<Response> {
     if method == Method::GET {
-        return Ok(());
+        return None;
     }
     let allow = [(header::ALLOW, "GET")];
-    Err((StatusCode::METHOD_NOT_ALLOWED, allow, "Method Not Allowed\n").into_response())
+    Some((StatusCode::METHOD_NOT_ALLOWED, allow, "Method Not Allowed\n").into_response())
 }

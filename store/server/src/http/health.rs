@@ -130,7 +130,7 @@ async fn answer(
     group: Group,
     only: Option<Check>,
 ) -> Response {
-    if let Err(refusal) = only_get(&method) {
+    if let Some(refusal) = only_get(&method) {
         return refusal;
     }
     let query = query.unwrap_or_default();
@@ -164,7 +164,7 @@ async fn health(
     RawQuery(query): RawQuery,
     State(core): State<Arc<Core>>,
 ) -> Response {
-    if let Err(refusal) = only_get(&method) {
+    if let Some(refusal) = only_get(&method) {
         return refusal;
     }
     let query = query.unwrap_or_default();

@@ -14,7 +14,7 @@ pub(super) fn router() -> Router {
 }
 
 async fn version(method: Method) -> Response {
-    if let Err(refusal) = only_get(&method) {
+    if let Some(refusal) = only_get(&method) {
         return refusal;
     }
     let (major_minor, _) = VERSION.rsplit_once('.').unwrap_or((VERSION, ""));
