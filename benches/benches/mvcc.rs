@@ -74,7 +74,7 @@ impl Fixture {
     fn puts(&mut self, count: usize) -> Vec<Command> {
         let puts = (0..count).map(|_| {
             let put = put(self.next_key(), self.value.clone());
-            Command { kind: Some(Kind::Put(put)) }
+            Command { kind: Some(Kind::Put(put)), caller: None }
         });
         puts.collect()
     }
@@ -99,7 +99,7 @@ impl Fixture {
                 success: op(Request::RequestPut(put(key, self.value.clone()))),
                 failure: op(Request::RequestRange(read)),
             };
-            Command { kind: Some(Kind::Txn(txn)) }
+            Command { kind: Some(Kind::Txn(txn)), caller: None }
         });
         updates.collect()
     }

@@ -84,6 +84,9 @@ pub(super) fn build(values: &Values) -> anyhow::Result<Config> {
         snapshot_catchup_entries: values.number("snapshot-catchup-entries")?,
         max_request_bytes: values.number("max-request-bytes")?,
         max_txn_ops: values.number("max-txn-ops")?,
+        auth_token: values.text("auth-token").to_owned(),
+        auth_token_ttl: auth_token_ttl(values)?,
+        bcrypt_cost: values.number("bcrypt-cost")?,
         metrics_listen: metrics(values)?,
         web: web(values)?,
         max_learners: values.number("max-learners")?,
@@ -120,6 +123,12 @@ fn web(values: &Values) -> anyhow::Result<WebConfig> {
         cors: values.list("cors"),
         host_whitelist: values.list("host-whitelist"),
     })
+}
+
+/// As in etcd, no time to live is the default one.
+fn auth_token_ttl(values: &Values) -> anyhow::Result<Duration> {
+    let seconds: u64 = values.number("auth-token-ttl")?;
+    Ok(Duration::from_secs(if seconds == 0 { 300 } else { seconds }))
 }
 
 fn timing(values: &Values) -> anyhow::Result<(u64, u64)> {

@@ -46,6 +46,9 @@ pub(super) const FLAGS: &[Flag] = &[
     text("host-whitelist", "*", "Names to answer to without TLS; *: all"),
     text("quota-backend-bytes", "0", "Bytes of living keys and values that may be stored; 0: no limit"),
     text("disk-reserve-bytes", "", "Free disk below which NOSPACE is raised [default: 5 %, 512 MiB at most]"),
+    text("auth-token", "simple", "Tokens of users: simple, or jwt,sign-method=…,priv-key=…,pub-key=…,ttl=…"),
+    text("auth-token-ttl", "300", "Seconds that an unused simple token lives"),
+    text("bcrypt-cost", "10", "How slow it is to hash a password, from 4 to 31"),
     text("max-txn-ops", "128", "The most operations in one transaction"),
     text("max-request-bytes", "1572864", "The largest request, in bytes"),
     text("max-concurrent-streams", "4294967295", "The most requests of one connection at a time"),
@@ -114,7 +117,6 @@ pub(super) const ACCEPTED: &[&str] = &[
     "experimental-enable-lease-checkpoint-persist", "experimental-txn-mode-write-with-shared-buffer",
     "experimental-stop-grpc-service-on-defrag", "v2-deprecation", "enable-v2",
     "listen-client-http-urls", "enable-pprof",
-    "auth-token", "bcrypt-cost", "auth-token-ttl",
 ];
 
 /// Ways to find the other members that are not offered.

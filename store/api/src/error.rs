@@ -3,7 +3,7 @@
 //!
 //! The texts are etcd's (`api/v3rpc/rpctypes/error.go`), because Go clients match on them.
 
-use crate::Revision;
+use crate::{AuthError, Revision};
 
 /// A request that the store will answer the same way however often it is asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum Rejection {
     /// `InvalidArgument`.
     #[error("etcdserver: request is too large")]
     RequestTooLarge,
+    /// Users, roles, tokens and permissions.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// Any other final refusal, in the store's own words, with its gRPC code.
     #[error("{message}")]
     Other {

@@ -4,14 +4,16 @@
 //! endpoint, and [`memory`] for tests. Requests and answers are etcd's own messages (the wire
 //! shape is the contract, see `proto/etcd/rpc.proto`); identities and errors are types of this crate.
 
+mod auth_error;
 mod error;
 mod key_range;
 pub mod memory;
 mod watch;
 
+pub use auth_error::AuthError;
 pub use error::{ReadError, Rejection, WatchError, WriteError};
 pub use key_range::{KeyRange, prefix_end};
-pub use pintle_proto::{etcdserverpb as pb, mvccpb};
+pub use pintle_proto::{authpb, etcdserverpb as pb, mvccpb};
 pub use watch::{WatchItem, WatchStream};
 
 use std::fmt;

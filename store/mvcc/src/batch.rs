@@ -5,8 +5,11 @@
 //! whatever can be refused is checked first ([`txn`]), so nothing has to be undone. Only a
 //! [`Fault`] can strike midway, and then the whole batch is thrown away.
 
+mod auth;
 mod leases;
 mod txn;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pintle_proto::raft::{Command, command::Kind};
@@ -15,6 +18,7 @@ use pintle_store_api::{KeyRange, Rejection, Revision, pb};
 use rocksdb::WriteBatch;
 
 use crate::alarms::Alarms;
+use crate::auth::{Auth, Rows};
 use crate::database::Database;
 use crate::keyspace::{Head, Record, history, log::Change};
 use crate::outcome::{Outcome, Response, RevisionEvents, header};
@@ -29,6 +33,10 @@ pub(crate) struct Batch<'a> {
     overlay: Overlay,
     /// Those before the batch, then those after it.
     pub(crate) alarms: Alarms,
+    /// Users, roles and permissions before the batch, then after it;
+    pub(crate) auth: Arc<Auth>,
+    /// and what of them the batch has changed.
+    pub(crate) auth_rows: Rows,
     head: Head,
     sealed: Vec<RevisionEvents>,
     /// What the command under way has changed: the events of the revision that it makes.
@@ -38,8 +46,8 @@ pub(crate) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// On the newest state: for the thread that writes.
     pub(crate) fn new(database: &'a Database, head: Head) -> Self {
-        let (overlay, alarms, sealed, open) = Default::default();
-        Self { database, snapshot: None, overlay, alarms, head, sealed, open }
+        let (overlay, alarms, auth, auth_rows, sealed, open) = Default::default();
+        Self { database, snapshot: None, overlay, alarms, auth, auth_rows, head, sealed, open }
     }
 
     /// On a snapshot: for transactions that only read.
@@ -57,7 +65,17 @@ impl<'a> Batch<'a> {
         if let Some(refusal) = refusal {
             return Ok(Err(refusal));
         }
-        let result = match &command.kind {
+        let result = self.authorize(command).and_then(|()| self.execute_command(command, term));
+        self.seal();
+        match result {
+            Ok(response) => Ok(Ok(response)),
+            Err(QueryError::Rejected(rejection)) => Ok(Err(rejection)),
+            Err(QueryError::Fault(fault)) => Err(fault),
+        }
+    }
+
+    fn execute_command(&mut self, command: &Command, term: u64) -> Result<Response, QueryError> {
+        match &command.kind {
             Some(Kind::Put(put)) => self.put_alone(put).map(Response::Put),
             Some(Kind::DeleteRange(delete)) => self.delete_alone(delete).map(Response::DeleteRange),
             Some(Kind::Txn(txn)) => self.txn(txn).map(Response::Txn),
@@ -74,13 +92,8 @@ impl<'a> Batch<'a> {
                 response.header = header(self.head.revision);
                 Ok(Response::Alarm(response))
             }
+            Some(Kind::Auth(command)) => self.auth_command(command),
             None => Err(unknown_command().into()),
-        };
-        self.seal();
-        match result {
-            Ok(response) => Ok(Ok(response)),
-            Err(QueryError::Rejected(rejection)) => Ok(Err(rejection)),
-            Err(QueryError::Fault(fault)) => Err(fault),
         }
     }
 
@@ -90,10 +103,16 @@ impl<'a> Batch<'a> {
         changes.filter(|(_, change)| *change != 0)
     }
 
+    /// Users and roles, if the batch has changed them.
+    pub(crate) fn changed_auth(&self) -> Option<Arc<Auth>> {
+        (!self.auth_rows.is_empty()).then(|| Arc::clone(&self.auth))
+    }
+
     /// Everything for the database, the new head, and the events.
     pub(crate) fn finish(self) -> (WriteBatch, Head, Vec<RevisionEvents>) {
         let mut batch = WriteBatch::default();
         self.overlay.write_to(self.database, &mut batch);
+        self.auth_rows.write_to(self.database, &mut batch);
         (batch, self.head, self.sealed)
     }
 

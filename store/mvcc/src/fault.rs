@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use pintle_store_api::Rejection;
+use pintle_store_api::{AuthError, Rejection};
 
 /// This member's database cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,12 @@ pub enum QueryError {
     /// This member cannot read its database.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+impl From<AuthError> for QueryError {
+    fn from(error: AuthError) -> Self {
+        Self::Rejected(error.into())
+    }
 }
 
 impl From<rocksdb::Error> for QueryError {

@@ -2,6 +2,7 @@
 //! a round-trip test. These spellings are on disks; they change only with a new kind.
 
 pub(crate) mod alarm;
+pub(crate) mod auth;
 pub(crate) mod census;
 pub(crate) mod head;
 pub(crate) mod history;
@@ -24,10 +25,11 @@ pub(crate) enum Family {
     LeaseKeys = 4,
     Meta = 5,
     Census = 6,
+    Auth = 7,
 }
 
 impl Family {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Current,
         Self::History,
         Self::Log,
@@ -35,6 +37,7 @@ impl Family {
         Self::LeaseKeys,
         Self::Meta,
         Self::Census,
+        Self::Auth,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Family {
             Self::LeaseKeys => "lease_keys",
             Self::Meta => "meta",
             Self::Census => "census",
+            Self::Auth => "auth",
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The state of one store member: etcd's multi-version keyspace, transactions, compaction and
-//! leases on RocksDB. Synchronous and deterministic: no async runtime, no clock, no randomness,
-//! so that the same log gives the same bytes on every member.
+//! The state of one store member: etcd's multi-version keyspace, transactions, compaction, leases,
+//! users and roles on RocksDB. Synchronous and deterministic: no async runtime, no clock, no
+//! randomness, so that the same log gives the same bytes on every member.
 //!
 //! # Who calls what
 //!
@@ -20,6 +20,7 @@
 //! | `lease` | lease id | granted and checkpointed time to live |
 //! | `lease_keys` | lease id, key | nothing |
 //! | `census` | first key of a bucket | keys in it |
+//! | `auth` | kind, name | users, roles; whether authentication is on, its revision |
 //! | `meta` | fixed | revision, compact floor, sizes, the server's applied metadata; raised alarms |
 //!
 //! A history entry is filed under the revision that *ended* it, not the one that began it. The
@@ -30,13 +31,14 @@
 //! # Durability
 //!
 //! The state is written without a write-ahead log, and all column families are flushed
-//! together. One [`Mvcc::apply`] is one RocksDB write batch with data, revision, leases and the
+//! together. One [`Mvcc::apply`] is one RocksDB write batch with data, revision, leases, users and the
 //! server's applied metadata, so a crash returns to the state after some earlier apply
 //! ([`Reader::flushed_meta`]), from which the server replays its log. Hence the log may be purged
 //! only below [`Reader::flushed_meta`], and compaction may drop only what was below the
 //! *flushed* compact floor: replay must find what the first run found.
 
 mod alarms;
+mod auth;
 mod batch;
 mod census;
 pub mod cost;
@@ -57,6 +59,7 @@ mod reader;
 pub mod validate;
 mod view;
 
+pub use auth::{Auth, Authorizer, Caller, LeaseKeys, Permit};
 pub use events::LoggedChange;
 pub use fault::{Fault, QueryError};
 pub use lessor::{Lessor, LessorConfig, Renewal};

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rocksdb::WriteBatch;
 
 use crate::alarms::Alarms;
+use crate::auth::Auth;
 use crate::batch::Batch;
 use crate::census::Census;
 use crate::database::{Database, Generations};
@@ -22,6 +23,7 @@ pub struct Mvcc {
     head: Head,
     census: Census,
     alarms: Alarms,
+    auth: Arc<Auth>,
     applied: Option<Bytes>,
     reader: Reader,
 }
@@ -35,8 +37,9 @@ impl Mvcc {
         let (head, applied) = database.load()?;
         let census = Census::load(&database, options.count_bucket_keys_max)?;
         let alarms = Alarms::load(&database)?;
-        let reader = Reader::new(Arc::clone(&database));
-        Ok(Self { generations, options, database, head, census, alarms, applied, reader })
+        let auth = Arc::new(Auth::load(&database)?);
+        let reader = Reader::new(Arc::clone(&database), Arc::clone(&auth));
+        Ok(Self { generations, options, database, head, census, alarms, auth, applied, reader })
     }
 
     /// A handle for everybody who only reads; stays valid over [`Mvcc::install`].
@@ -57,6 +60,7 @@ impl Mvcc {
     pub fn apply(&mut self, entries: &[Entry<'_>], applied: Bytes) -> Result<Applied, Fault> {
         let mut batch = Batch::new(&self.database, self.head);
         batch.alarms = self.alarms.clone();
+        batch.auth = Arc::clone(&self.auth);
         let mut outcomes = Vec::with_capacity(entries.iter().map(|e| e.commands.len()).sum());
         for entry in entries {
             for command in entry.commands {
@@ -66,11 +70,12 @@ impl Mvcc {
         batch.population().for_each(|(key, change)| self.census.add(key, change));
         self.census.balance(&batch.view())?;
         let mut alarms = std::mem::take(&mut batch.alarms);
+        let auth = batch.changed_auth();
         let (mut write, head, events) = batch.finish();
         alarms.write_to(&self.database, &mut write);
         self.census.write_to(&self.database, &mut write);
         write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
-        self.database.write(write, &head)?;
+        self.publish(auth, |this| this.database.write(write, &head))?;
         (self.head, self.alarms) = (head, alarms);
         self.applied = Some(applied);
         Ok(Applied { outcomes, events })
@@ -103,12 +108,31 @@ impl Mvcc {
         let (head, applied) = database.load()?;
         let census = Census::load(&database, self.options.count_bucket_keys_max)?;
         let alarms = Alarms::load(&database)?;
+        let auth = Auth::load(&database)?;
         self.generations.activate()?;
         let old = std::mem::replace(&mut self.database, Arc::clone(&database));
         (self.head, self.census, self.applied) = (head, census, applied);
         self.alarms = alarms;
-        self.reader.replace(database);
+        self.publish(Some(auth.into()), |this| {
+            this.reader.replace(database);
+            Ok(())
+        })?;
         old.retire();
+        Ok(())
+    }
+
+    /// Makes users and roles, if they have changed, known around the write that holds them.
+    fn publish(
+        &mut self,
+        auth: Option<Arc<Auth>>,
+        write: impl FnOnce(&Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let Some(auth) = auth else { return write(self) };
+        let auth = auth.with_generation(self.auth.generation() + 1);
+        self.reader.published_auth().announce(&auth);
+        write(self)?;
+        self.reader.published_auth().publish(Arc::clone(&auth));
+        self.auth = auth;
         Ok(())
     }
 }

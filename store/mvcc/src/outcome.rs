@@ -25,6 +25,10 @@ pub enum Response {
     LeaseRevoke(pb::LeaseRevokeResponse),
     LeaseCheckpoint(pb::LeaseCheckpointResponse),
     Alarm(pb::AlarmResponse),
+    /// To every change of users, roles and permissions: its header is all that it says.
+    Auth(Option<pb::ResponseHeader>),
+    /// The token is only its prefix here: the index of the log entry is the server's to add.
+    Authenticate(pb::AuthenticateResponse),
 }
 
 /// A command's answer, or its refusal: the same on every member.

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use pintle_store_api::{KeyRange, LeaseId, Rejection, Revision, mvccpb, pb};
+use pintle_store_api::{AuthError, KeyRange, LeaseId, Rejection, Revision, mvccpb, pb};
 
 use crate::alarms::Alarms;
+use crate::auth::{Auth, Authorizer, Caller, LeaseKeys, Permit, Published};
 use crate::batch::Batch;
 use crate::database::Database;
 use crate::keyspace::{Family, Head, head, lease};
@@ -23,6 +24,7 @@ use crate::{Fault, QueryError, events, hash, pages, range, validate};
 #[derive(Clone, Debug)]
 pub struct Reader {
     database: Arc<ArcSwap<Database>>,
+    auth: Arc<Published>,
 }
 
 /// A lease as it is replicated.
@@ -77,8 +79,13 @@ pub struct CheckpointInfo {
 }
 
 impl Reader {
-    pub(crate) fn new(database: Arc<Database>) -> Self {
-        Self { database: Arc::new(ArcSwap::new(database)) }
+    pub(crate) fn new(database: Arc<Database>, auth: Arc<Auth>) -> Self {
+        let database = Arc::new(ArcSwap::new(database));
+        Self { database, auth: Arc::new(Published::new(auth)) }
+    }
+
+    pub(crate) fn published_auth(&self) -> &Published {
+        &self.auth
     }
 
     pub(crate) fn replace(&self, database: Arc<Database>) {
@@ -182,6 +189,36 @@ impl Reader {
             still_there(database, oldest)?;
             Ok(result?)
         })
+    }
+
+    /// Users, roles and permissions as they are now.
+    pub fn auth(&self) -> Arc<Auth> {
+        self.auth.current()
+    }
+
+    /// Whether requests need a user now.
+    pub fn auth_enabled(&self) -> bool {
+        self.auth.is_enabled()
+    }
+
+    /// Asks `check` whether `caller` may go on, unless authentication is off. What is read then
+    /// may only be given out once the permit is confirmed.
+    pub fn authorize<E>(
+        &self,
+        caller: Caller<'_>,
+        check: impl FnOnce(&Authorizer<'_>) -> Result<(), E>,
+    ) -> Result<Permit, E> {
+        self.auth.authorize(caller, check)
+    }
+
+    /// Whether nothing has changed since [`Reader::authorize`] that would have forbidden it.
+    pub fn confirm<E: From<AuthError>>(
+        &self,
+        permit: Permit,
+        caller: Caller<'_>,
+        check: impl FnOnce(&Authorizer<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.auth.confirm(permit, caller, check)
     }
 
     /// One lease.
@@ -309,6 +346,12 @@ impl Reader {
             None => Head::default(),
         };
         read(&database, &snapshot, head)
+    }
+}
+
+impl LeaseKeys for Reader {
+    fn lease_keys(&self, id: LeaseId) -> Result<Vec<Bytes>, Fault> {
+        Self::lease_keys(self, id)
     }
 }
 

@@ -165,7 +165,12 @@ impl<'a> View<'a> {
         match family {
             Family::Current => Some(&overlay.current),
             Family::History => Some(&overlay.history),
-            Family::Log | Family::Lease | Family::LeaseKeys | Family::Meta | Family::Census => None,
+            Family::Log
+            | Family::Lease
+            | Family::LeaseKeys
+            | Family::Meta
+            | Family::Census
+            | Family::Auth => None,
         }
     }
 

@@ -33,7 +33,7 @@ async fn list(core: &Core, kind: AlarmType) -> Result<pb::AlarmResponse, WriteEr
 }
 
 async fn propose(core: &Core, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, WriteError> {
-    let command = Command { kind: Some(Kind::Alarm(request)) };
+    let command = Command { kind: Some(Kind::Alarm(request)), caller: None };
     match core.proposer.propose(command).await? {
         pintle_mvcc::Response::Alarm(response) => Ok(response),
         _ => Err(WriteError::Unknown(errors::UNEXPECTED.to_owned())),

@@ -75,6 +75,12 @@ pub struct Config {
     pub range_bytes_in_flight_max: usize,
     /// What is served beside gRPC.
     pub web: crate::WebConfig,
+    /// How users show that they have logged in: `simple`, or `jwt` with its options.
+    pub auth_token: String,
+    /// How long a simple token lives when it is not used.
+    pub auth_token_ttl: Duration,
+    /// How slow it is to hash a password: 2^this rounds.
+    pub bcrypt_cost: u32,
     /// Learners that may be members at the same time.
     pub max_learners: usize,
     /// How often a watcher that asked for it is told how far it is.
@@ -135,6 +141,9 @@ impl Default for Config {
             metrics_listen: None,
             range_bytes_in_flight_max: 1 << 30,
             web: crate::WebConfig::default(),
+            auth_token: "simple".to_owned(),
+            auth_token_ttl: Duration::from_secs(300),
+            bcrypt_cost: 10,
             max_learners: 1,
             watch_progress_interval: Duration::from_secs(600),
             auto_compaction: None,

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::consensus::log::LogStore;
 use crate::consensus::state_machine::Shared;
@@ -51,6 +52,7 @@ pub(crate) struct Core {
     pub(crate) read_index: ReadIndex,
     pub(crate) leases: lease::Driver,
     pub(crate) quota: Quota,
+    pub(crate) auth: Authenticator,
     pub(crate) counters: Counters,
     /// Held by the change of the membership that this leader is carrying out.
     pub(crate) changing: tokio::sync::Mutex<()>,

@@ -1,7 +1,7 @@
 //! The one mapping between the store's errors and gRPC: codes and texts as in etcd's
 //! `rpctypes`, because Go clients match on the texts.
 
-use pintle_store_api::{ReadError, Rejection, Revision, WatchError, WriteError};
+use pintle_store_api::{AuthError, ReadError, Rejection, Revision, WatchError, WriteError};
 use tonic::{Code, Status};
 
 pub(crate) const NO_LEADER: &str = "etcdserver: no leader";
@@ -11,7 +11,6 @@ pub(crate) const TIMEOUT: &str = "etcdserver: request timed out";
 pub(crate) const UNEXPECTED: &str = "etcdserver: answer to another request";
 pub(crate) const STOPPED: &str = "etcdserver: server stopped";
 pub(crate) const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
-pub(crate) const AUTH_NOT_ENABLED: &str = "etcdserver: authentication is not enabled";
 pub(crate) const MEMBER_NOT_FOUND: &str = "etcdserver: member not found";
 
 pub(crate) const MEMBER_EXISTS: &str = "etcdserver: member ID already exist";
@@ -51,16 +50,47 @@ pub(crate) fn other(code: Code, message: &str) -> Rejection {
 }
 
 pub(crate) fn code(rejection: &Rejection) -> Code {
-    if let Rejection::Other { code, .. } = rejection {
-        return Code::from(*code);
+    match rejection {
+        Rejection::Other { code, .. } => return Code::from(*code),
+        Rejection::Auth(error) => return auth_code(*error),
+        _ => {}
     }
     let same =
         |known: &Rejection| std::mem::discriminant(known) == std::mem::discriminant(rejection);
     REJECTIONS.iter().find(|(known, _)| same(known)).map_or(Code::Unknown, |(_, code)| *code)
 }
 
+fn auth_code(error: AuthError) -> Code {
+    match error {
+        AuthError::RootUserNotExist
+        | AuthError::RootRoleNotExist
+        | AuthError::UserAlreadyExist
+        | AuthError::UserNotFound
+        | AuthError::RoleAlreadyExist
+        | AuthError::RoleNotFound
+        | AuthError::RoleNotGranted
+        | AuthError::PermissionNotGranted
+        | AuthError::NotEnabled => Code::FailedPrecondition,
+        AuthError::UserEmpty
+        | AuthError::RoleEmpty
+        | AuthError::AuthFailed
+        | AuthError::PermissionNotGiven
+        | AuthError::InvalidManagement
+        | AuthError::OldRevision => Code::InvalidArgument,
+        AuthError::PermissionDenied => Code::PermissionDenied,
+        AuthError::InvalidToken => Code::Unauthenticated,
+        // etcd has no code of its own for these.
+        AuthError::NoPasswordUser | AuthError::VerifyOnly | AuthError::PasswordTooLong => {
+            Code::Unknown
+        }
+    }
+}
+
 /// The rejection behind a code and a text, as another member or another etcd sent them.
 pub(crate) fn rejection(code: Code, message: &str, compacted: Revision) -> Rejection {
+    if let Some(error) = AuthError::ALL.into_iter().find(|error| error.to_string() == message) {
+        return error.into();
+    }
     let known = REJECTIONS.iter().find(|(known, _)| known.to_string() == message);
     match known.map(|(rejection, _)| rejection.clone()) {
         Some(Rejection::Compacted(_)) => Rejection::Compacted(compacted),
@@ -176,6 +206,10 @@ mod tests {
             let status = rejected(&known);
             assert_eq!(status.code(), code);
             assert_eq!(rejection(status.code(), status.message(), Revision(0)), known);
+        }
+        for error in AuthError::ALL {
+            let status = rejected(&error.into());
+            assert_eq!(rejection(status.code(), status.message(), Revision(0)), error.into());
         }
     }
 

@@ -6,6 +6,7 @@ mod auth;
 mod cluster;
 mod concurrency;
 mod election;
+mod guard;
 mod kv;
 mod lease;
 mod lock;
@@ -54,7 +55,10 @@ pub(crate) fn routes(handle: &Arc<Handle>) -> axum::Router {
             LeaseServer::new(lease::Service(handle())).max_encoding_message_size(unlimited),
         )
         .add_service(ClusterServer::new(cluster::Service(handle())))
-        .add_service(MaintenanceServer::new(maintenance::Service(handle())))
+        .add_service(MaintenanceServer::new(guard::Guard {
+            handle: handle(),
+            inner: maintenance::Service(handle()),
+        }))
         .add_service(AuthServer::new(auth::Service(handle())))
         .add_service(LockServer::new(lock::Service(handle())))
         .add_service(ElectionServer::new(election::Service(handle())));

@@ -1,8 +1,13 @@
 //! The store from within its own process: every request that the socket serves passes through
 //! here, with the same checks, limits and errors; only codec and connection are left out.
+//!
+//! A handle acts for somebody: for the process, which may do everything, or for the sender of a
+//! request ([`Handle::on_behalf`]).
 
+mod auth;
 mod lease;
 mod pages;
+mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +23,7 @@ use prost::Message;
 use tonic::Code;
 
 pub(crate) use self::pages::{Budget, is_pageable};
+use crate::auth::Asker;
 use crate::core::Core;
 use crate::host::blocking;
 use crate::watch::{self, Spec};
@@ -31,6 +37,7 @@ const INLINE_KEYS_MAX: i64 = 16;
 #[derive(Clone, Debug)]
 pub struct Handle {
     core: Arc<Core>,
+    asker: Asker,
 }
 
 fn fault(fault: &Fault) -> ReadError {
@@ -58,7 +65,7 @@ fn unexpected() -> WriteError {
 
 impl Handle {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core }
+        Self { core, asker: Asker::Process }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -67,7 +74,16 @@ impl Handle {
 
     async fn propose(&self, kind: Kind) -> Result<Response, WriteError> {
         self.core.check_voter()?;
-        let answer = self.core.proposer.propose(Command { kind: Some(kind) }).await;
+        let caller = self.writer().await?.to_pb();
+        self.propose_as(caller, kind).await
+    }
+
+    async fn propose_as(
+        &self,
+        caller: Option<raft::Caller>,
+        kind: Kind,
+    ) -> Result<Response, WriteError> {
+        let answer = self.core.proposer.propose(Command { kind: Some(kind), caller }).await;
         if let Err(WriteError::NotApplied(_) | WriteError::Unknown(_)) = &answer {
             self.core.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
         }
@@ -129,7 +145,13 @@ impl Handle {
             self.core.check_voter()?;
             self.core.read_index.wait().await?;
         }
-        self.read(true, move |reader| reader.txn(&request)).await
+        let request = Arc::new(request);
+        let read = Arc::clone(&request);
+        self.permitted(
+            |may| may.txn(&request, &()),
+            self.read(true, move |reader| reader.txn(&read)),
+        )
+        .await
     }
 
     /// A hash of everything between the compact floor and `revision`.
@@ -159,8 +181,9 @@ pub(crate) fn is_long(request: &pb::RangeRequest) -> bool {
 impl Store for Handle {
     async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ReadError> {
         self.before_range(&request).await?;
-        let mut response =
-            self.read(is_long(&request), move |reader| reader.range(&request)).await?;
+        let (key, range_end) = (request.key.clone(), request.range_end.clone());
+        let read = self.read(is_long(&request), move |reader| reader.range(&request));
+        let mut response = self.permitted(|may| Ok(may.read(&key, &range_end)?), read).await?;
         self.core.complete(&mut response.header);
         Ok(response)
     }
@@ -211,6 +234,7 @@ impl Store for Handle {
     async fn watch(&self, request: pb::WatchCreateRequest) -> Result<WatchStream, WatchError> {
         self.core.check_voter().map_err(WatchError::Rejected)?;
         let spec = Spec::new(&request);
+        self.check_watch_permitted(&request).await?;
         check_watch(&spec.range, request.start_revision)?;
         watch::solo(&self.core.hub, spec, request.progress_notify)
     }
@@ -226,6 +250,7 @@ impl Store for Handle {
     ) -> Result<pb::LeaseGrantResponse, WriteError> {
         validate::lease_grant(&request)?;
         quota::check(&self.core, cost::LEASE).await?;
+        self.require(|may| may.login()).await?;
         let ttl = request.ttl.max(self.core.config.lease_ttl_min());
         loop {
             let id = if request.id == 0 { rand::random_range(1..=i64::MAX) } else { request.id };
@@ -247,12 +272,14 @@ impl Store for Handle {
         &self,
         id: LeaseId,
     ) -> Result<pb::LeaseKeepAliveResponse, WriteError> {
+        self.check_lease_permitted(id).await?;
         let leases = &self.core.leases;
         let ttl = self.ask_leader(id, |id| leases.renew(id), true).await?;
         Ok(pb::LeaseKeepAliveResponse { header: Some(self.core.header()), id: id.0, ttl })
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<pb::LeaseRevokeResponse, WriteError> {
+        self.require(|may| may.login()).await?;
         let revoke = raft::LeaseRevoke { ids: vec![id.0], expired_in_term: 0 };
         let Response::LeaseRevoke(mut response) = self.propose(Kind::LeaseRevoke(revoke)).await?
         else {
@@ -263,6 +290,7 @@ impl Store for Handle {
     }
 
     async fn status(&self) -> Result<pb::StatusResponse, ReadError> {
+        self.require(|may| may.login()).await?;
         let core = &self.core;
         let size = |size: Result<u64, Fault>| {
             size.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
@@ -295,6 +323,7 @@ impl Store for Handle {
 
     async fn member_list(&self) -> Result<pb::MemberListResponse, ReadError> {
         self.core.read_index.wait().await?;
+        self.require(|may| may.login()).await?;
         let members = members::list(&self.core);
         Ok(pb::MemberListResponse { header: Some(self.core.header()), members })
     }

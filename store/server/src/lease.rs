@@ -186,13 +186,14 @@ impl Driver {
 
     async fn checkpoint(&self, remaining: Vec<LeaseRemaining>) -> Result<(), WriteError> {
         let kind = Kind::LeaseCheckpoint(LeaseCheckpoint { remaining });
-        self.proposer.propose(Command { kind: Some(kind) }).await.map(drop)
+        self.proposer.propose(Command { kind: Some(kind), caller: None }).await.map(drop)
     }
 
     async fn revoke(&self, expired: Vec<LeaseId>, term: u64) {
         let ids = expired.into_iter().map(|id| id.0).collect();
         let kind = Kind::LeaseRevoke(LeaseRevoke { ids, expired_in_term: term });
-        if let Err(error) = self.proposer.propose(Command { kind: Some(kind) }).await {
+        if let Err(error) = self.proposer.propose(Command { kind: Some(kind), caller: None }).await
+        {
             // The lessor reports them again.
             tracing::debug!(%error, "expired leases were not revoked yet");
         }

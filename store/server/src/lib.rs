@@ -8,6 +8,7 @@
 
 mod alarms;
 pub mod archive;
+mod auth;
 mod compactor;
 mod config;
 mod consensus;
@@ -38,6 +39,7 @@ pub mod simulation;
 mod tls;
 mod watch;
 
+pub use auth::TokenError;
 pub use compactor::AutoCompaction;
 pub use config::{Config, TlsFiles};
 pub use disk::{DiskConfig, Space, SpaceProbe};

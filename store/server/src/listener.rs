@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use self::authority::MendAuthority;
 pub(crate) use self::front::{Answering, Direct, Front};
+use crate::auth::{ClientCertificate, common_name};
 use crate::tls;
 
 /// HTTP/2 receive windows: large enough that a log batch or a watch backlog is not sliced into
@@ -119,7 +120,13 @@ async fn connection(
         return http(stream, front, limits, stop).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => http(stream, front, limits, stop).await,
+        Ok(Ok(stream)) => {
+            // The first one is the client's own, and was verified.
+            let certificate =
+                stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let certificate = certificate.and_then(common_name).map(ClientCertificate);
+            http(stream, front.with_certificate(certificate), limits, stop).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, "rejected connection"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use self::bootstrap::{cut_off, found, identify};
 use self::ports::{Ports, Served};
 use self::threads::Threads;
+use crate::auth::{Authenticator, Passwords, SimpleTokens, TokenError, Tokens};
 use crate::config::Config;
 use crate::consensus::Raft;
 use crate::consensus::log::LogStore;
@@ -62,6 +63,9 @@ pub enum StartError {
     /// No member of the running cluster knows this member's peer address.
     #[error("no running member knows this one: add it to the cluster first")]
     NotAdded,
+    /// The tokens that the configuration asks for cannot be made.
+    #[error("auth-token: {0}")]
+    AuthToken(#[from] TokenError),
     /// Time-outs that contradict each other.
     #[error("invalid time-outs: {0}")]
     Timeouts(String),
@@ -166,6 +170,8 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     let snapshots =
         SnapshotStore::open(dir.join("snap")).map_err(failed("opening the snapshot folder"))?;
     let leases = Leases::new();
+    let simple = Arc::new(SimpleTokens::new(config.auth_token_ttl, log.last_index()));
+    let tokens = Tokens::new(&config.auth_token, &simple)?;
     let mut hub = None;
     let make_hub = |reader| Arc::clone(hub.insert(Hub::new(reader)));
     let machine = StateMachine::open(
@@ -174,6 +180,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
         snapshots,
         make_hub,
         Arc::clone(&leases),
+        simple,
     )
     .map_err(failed("opening the state"))?;
     let hub = hub.expect("made when the state was opened");
@@ -197,6 +204,14 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
         extend: Duration::from_millis(config.election_ms),
         timeout,
     };
+    let auth = Authenticator {
+        reader: state.reader.clone(),
+        tokens,
+        passwords: Passwords::new(config.bcrypt_cost),
+        client_certificates: config.client_tls.as_ref().is_some_and(|tls| tls.ca.is_some()),
+        applied: state.applied(),
+        timeout,
+    };
     let (clients_stop, peers_stop) = (Stop::default(), Stop::default());
     let quota_backend_bytes = config.quota_backend_bytes;
     let range_budget = Budget::new(config.range_bytes_in_flight_max);
@@ -213,6 +228,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
         read_index,
         leases: driver.clone(),
         quota: Quota::new(quota_backend_bytes),
+        auth,
         counters: Counters::default(),
         changing: tokio::sync::Mutex::default(),
         removed: CancellationToken::new(),

@@ -159,6 +159,11 @@ fn keyspace(core: &Core, text: &mut Text) {
     text.counter(name, "Events given to the watchers of this member.", core.hub.events());
     let name = "etcd_debugging_mvcc_current_revision";
     text.gauge(name, "The current revision.", reader.current_revision());
+    text.gauge(
+        "etcd_debugging_auth_revision",
+        "The revision of users and roles.",
+        reader.auth().revision(),
+    );
     // What cannot be read is left out rather than told wrong.
     if let Ok(floor) = reader.compact_revision() {
         text.gauge("etcd_debugging_mvcc_compact_revision", "The compact floor.", floor);

@@ -22,6 +22,8 @@ fn defaults_are_those_of_etcd() {
     assert_eq!(config.initial_cluster, [("default".into(), "http://localhost:2380".into())]);
     assert_eq!(config.max_request_bytes, 1_572_864);
     assert_eq!(config.max_txn_ops, 128);
+    assert_eq!((config.auth_token.as_str(), config.bcrypt_cost), ("simple", 10));
+    assert_eq!(config.auth_token_ttl, Duration::from_secs(300));
     assert_eq!(config.snapshot_count, 10_000);
     assert_eq!(config.max_learners, 1);
     assert!(config.pre_vote && config.strict_reconfig_check);
@@ -31,6 +33,18 @@ fn defaults_are_those_of_etcd() {
     assert_eq!(config.warning_unary_request_duration, Duration::from_millis(300));
     assert_eq!(config.corrupt_check_time, Duration::ZERO);
     assert_eq!(config.compact_hash_check_time, None);
+}
+
+#[test]
+fn tokens_and_passwords_are_made_as_the_flags_say() {
+    let jwt = "jwt,sign-method=ES256,priv-key=k";
+    let given = [("auth-token", jwt), ("auth-token-ttl", "60"), ("bcrypt-cost", "4")];
+    let config = built(&given);
+    assert_eq!((config.auth_token.as_str(), config.bcrypt_cost), (jwt, 4));
+    assert_eq!(config.auth_token_ttl, Duration::from_secs(60));
+    let default = built(&[("auth-token-ttl", "0")]).auth_token_ttl;
+    assert_eq!(default, Duration::from_secs(300));
+    assert!(refusal(&[("bcrypt-cost", "hard")]).contains("--bcrypt-cost"));
 }
 
 /// A flag whose value is not read would pass here with the default's configuration.

@@ -81,7 +81,7 @@ impl Batch<'_> {
     }
 
     /// In key order.
-    fn attached_keys(&self, id: i64) -> Result<Vec<Bytes>, Fault> {
+    pub(super) fn attached_keys(&self, id: i64) -> Result<Vec<Bytes>, Fault> {
         let mut keys = self.view().lease_keys(id)?;
         let written = self.overlay.lease_keys.range((id, Bytes::new())..);
         for ((_, key), attached) in written.take_while(|((owner, _), _)| *owner == id) {

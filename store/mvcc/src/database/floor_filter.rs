@@ -39,9 +39,12 @@ impl FloorFilterFactory {
         let obsolete: Obsolete = match family {
             Family::History => obsolete_history,
             Family::Log => obsolete_log,
-            Family::Current | Family::Lease | Family::LeaseKeys | Family::Meta | Family::Census => {
-                return None;
-            }
+            Family::Current
+            | Family::Lease
+            | Family::LeaseKeys
+            | Family::Meta
+            | Family::Census
+            | Family::Auth => return None,
         };
         Some(Self { flushed_floor: Arc::clone(flushed_floor), obsolete })
     }

@@ -21,11 +21,17 @@ fn round(round: i64) -> Command {
         pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }
     };
     let success = (0..KEYS).map(put).collect();
-    Command { kind: Some(Kind::Txn(pb::TxnRequest { success, ..Default::default() })) }
+    Command {
+        kind: Some(Kind::Txn(pb::TxnRequest { success, ..Default::default() })),
+        caller: None,
+    }
 }
 
 fn compact(revision: i64) -> Command {
-    Command { kind: Some(Kind::Compact(pb::CompactionRequest { revision, physical: false })) }
+    Command {
+        kind: Some(Kind::Compact(pb::CompactionRequest { revision, physical: false })),
+        caller: None,
+    }
 }
 
 fn all(revision: i64) -> pb::RangeRequest {

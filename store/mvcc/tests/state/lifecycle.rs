@@ -13,11 +13,14 @@ use crate::replay::{options, scratch};
 fn put(key: &str, value: impl Into<Bytes>) -> Command {
     let put =
         pb::PutRequest { key: key.to_owned().into(), value: value.into(), ..Default::default() };
-    Command { kind: Some(Kind::Put(put)) }
+    Command { kind: Some(Kind::Put(put)), caller: None }
 }
 
 fn compact(revision: i64) -> Command {
-    Command { kind: Some(Kind::Compact(pb::CompactionRequest { revision, physical: false })) }
+    Command {
+        kind: Some(Kind::Compact(pb::CompactionRequest { revision, physical: false })),
+        caller: None,
+    }
 }
 
 fn apply(mvcc: &mut Mvcc, commands: &[Command], applied: &'static [u8]) {
@@ -205,7 +208,7 @@ fn counts_hold_while_buckets_are_cut_and_joined() {
                 let end = name((number + 50).min(2_000));
                 living.retain(|key| *key < number || name(*key) >= end);
                 let delete = pb::DeleteRangeRequest { key, range_end: end.into(), prev_kv: false };
-                Command { kind: Some(Kind::DeleteRange(delete)) }
+                Command { kind: Some(Kind::DeleteRange(delete)), caller: None }
             }
         });
         let commands: Vec<_> = commands.collect();

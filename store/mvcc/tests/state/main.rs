@@ -1,5 +1,6 @@
 //! The state from outside: against a naive model, over crashes, and as golden transcripts.
 
+mod auth;
 mod concurrency;
 mod lifecycle;
 mod model;

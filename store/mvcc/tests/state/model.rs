@@ -127,6 +127,7 @@ impl Model {
                 Ok(Response::LeaseCheckpoint(pb::LeaseCheckpointResponse { header }))
             }
             Kind::Alarm(_) => unreachable!("the strategy raises no alarms"),
+            Kind::Auth(_) => unreachable!("the strategy changes no users"),
         }
     }
 

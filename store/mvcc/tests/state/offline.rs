@@ -11,7 +11,8 @@ use rocksdb::{DB, IteratorMode, Options};
 
 use crate::replay::{options, scratch};
 
-const FAMILIES: [&str; 7] = ["current", "history", "log", "lease", "lease_keys", "meta", "census"];
+const FAMILIES: [&str; 8] =
+    ["current", "history", "log", "lease", "lease_keys", "meta", "census", "auth"];
 
 fn put(key: &str, value: &str, lease: i64) -> Kind {
     let (key, value) = (key.to_owned().into(), value.to_owned().into());
@@ -35,7 +36,7 @@ fn state(root: &Path) -> std::path::PathBuf {
     }));
     kinds.push(Kind::Compact(pb::CompactionRequest { revision: 10, physical: false }));
     let commands: Vec<Command> =
-        kinds.into_iter().map(|kind| Command { kind: Some(kind) }).collect();
+        kinds.into_iter().map(|kind| Command { kind: Some(kind), caller: None }).collect();
     let entry = Entry { term: 1, commands: &commands };
     mvcc.apply(&[entry], Bytes::from_static(b"applied")).expect("apply");
     mvcc.reader().compact_physically().expect("compacted");
@@ -156,7 +157,7 @@ fn a_rebased_state_begins_anew_and_goes_on() {
     mvcc.rebase(1_000, true, Bytes::from_static(b"new")).expect("rebased");
     assert_eq!(mvcc.reader().current_revision(), Revision(1_042));
     assert_eq!(mvcc.reader().compact_revision().expect("floor"), Revision(1_042));
-    let commands = [Command { kind: Some(put("k00", "next", 0)) }];
+    let commands = [Command { kind: Some(put("k00", "next", 0)), caller: None }];
     let entry = Entry { term: 1, commands: &commands };
     mvcc.apply(&[entry], Bytes::from_static(b"newer")).expect("apply");
     assert_eq!(mvcc.reader().current_revision(), Revision(1_043));

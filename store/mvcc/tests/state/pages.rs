@@ -18,7 +18,10 @@ fn filled(dir: &std::path::Path) -> Mvcc {
         move |index: i64| {
             let key = format!("key-{index:03}").into();
             let value = vec![version; 20 + usize::try_from(index).expect("small")].into();
-            Command { kind: Some(Kind::Put(pb::PutRequest { key, value, ..Default::default() })) }
+            Command {
+                kind: Some(Kind::Put(pb::PutRequest { key, value, ..Default::default() })),
+                caller: None,
+            }
         }
     };
     let commands: Vec<Command> = (0..KEYS).map(put(1)).chain((0..KEYS / 2).map(put(2))).collect();
@@ -96,7 +99,7 @@ fn a_compacted_revision_is_refused_before_the_first_page() {
     let temp = scratch();
     let mut mvcc = filled(temp.path());
     let compact = pb::CompactionRequest { revision: 10, physical: false };
-    let commands = [Command { kind: Some(Kind::Compact(compact)) }];
+    let commands = [Command { kind: Some(Kind::Compact(compact)), caller: None }];
     mvcc.apply(&[Entry { term: 1, commands: &commands }], Bytes::new()).expect("apply");
     let request = pb::RangeRequest { revision: 9, ..requests()[0].clone() };
     let read = mvcc.reader().range_pages(&request, 1, |_| panic!("no page"));

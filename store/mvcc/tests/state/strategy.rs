@@ -126,5 +126,5 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         2 => revoke.prop_map(Kind::LeaseRevoke),
         1 => checkpoint.prop_map(Kind::LeaseCheckpoint),
     ]
-    .prop_map(|kind| Command { kind: Some(kind) })
+    .prop_map(|kind| Command { kind: Some(kind), caller: None })
 }

@@ -3,6 +3,7 @@
 //! Each file starts on a fresh state. With `UPDATE_TRANSCRIPTS=1` the answers are written
 //! instead of compared; the difference is then for a person to read.
 
+mod auth;
 mod parse;
 mod print;
 
@@ -12,7 +13,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use pintle_mvcc::{Entry, Mvcc, QueryError, validate};
-use pintle_proto::raft::{Command, command::Kind};
+use pintle_proto::raft::{Caller, Command, command::Kind};
 use pintle_store_api::LeaseId;
 
 use crate::replay::{options, scratch};
@@ -71,7 +72,10 @@ impl Session {
                 reader.compact_physically().expect("compact");
                 String::new()
             }
-            Action::Write(kinds) => self.write(kinds),
+            Action::Write(kinds) => self.write(kinds, auth::server()),
+            Action::WriteAs(caller, kinds) => self.write(kinds, caller),
+            Action::Auth => auth::state(&reader.auth()),
+            Action::May(caller, range) => auth::may(&reader, caller, &range),
             Action::Range(request) => print::answer(
                 validate::range(&request)
                     .map_err(QueryError::from)
@@ -87,7 +91,7 @@ impl Session {
     }
 
     /// As the server does: what needs no state is refused before it is proposed.
-    fn write(&mut self, kinds: Vec<Kind>) -> String {
+    fn write(&mut self, kinds: Vec<Kind>, caller: Caller) -> String {
         let mut commands = Vec::new();
         for kind in kinds {
             let valid = match &kind {
@@ -99,7 +103,7 @@ impl Session {
             if let Err(rejection) = valid {
                 return format!("refused: {rejection}\n");
             }
-            commands.push(Command { kind: Some(kind) });
+            commands.push(Command { kind: Some(kind), caller: Some(caller.clone()) });
         }
         let entry = Entry { term: self.term, commands: &commands };
         let applied = self.mvcc.apply(&[entry], Bytes::new()).expect("apply");

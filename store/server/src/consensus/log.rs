@@ -123,6 +123,11 @@ impl LogStore {
         self.shared.vote.lock().is_none() && self.shared.tail.lock().last().is_none()
     }
 
+    /// The newest entry, or the last one that was cut away; 0 on an empty log.
+    pub(crate) fn last_index(&self) -> u64 {
+        self.shared.tail.lock().last().map_or(0, |id| id.index())
+    }
+
     async fn ask(&self, request: impl FnOnce(writer::Done) -> Request) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
         let stopped = || io::Error::other("the log writer has stopped");

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::codec;
 use super::snapshot::{SnapshotBuilder, SnapshotData, SnapshotStore, StateSnapshot};
 use super::types::{Applied, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::auth::SimpleTokens;
 use crate::host::{blocking, own};
 use crate::lease::Leases;
 use crate::metrics::{DISK_FIRST, Histogram};
@@ -112,6 +113,7 @@ impl StateMachine {
         snapshots: SnapshotStore,
         hub: impl FnOnce(Reader) -> Arc<Hub>,
         leases: Arc<Leases>,
+        tokens: Arc<SimpleTokens>,
     ) -> io::Result<Self> {
         let mvcc = Mvcc::open(dir, options).map_err(io::Error::other)?;
         let applied = mvcc.applied_meta();
@@ -129,7 +131,7 @@ impl StateMachine {
         // openraft sends one request and waits for its answer.
         let (requests, queue) = mpsc::channel(1);
         let hub = hub(reader);
-        let applier = Applier { mvcc, shared: Arc::clone(&shared), hub, leases, queue };
+        let applier = Applier { mvcc, shared: Arc::clone(&shared), hub, leases, tokens, queue };
         own("raft-apply", async move {
             let ended = applier.shared.ended.clone().drop_guard();
             applier.run().await;
@@ -211,6 +213,7 @@ struct Applier {
     shared: Arc<Shared>,
     hub: Arc<Hub>,
     leases: Arc<Leases>,
+    tokens: Arc<SimpleTokens>,
     queue: mpsc::Receiver<Request>,
 }
 
@@ -237,6 +240,7 @@ impl Applier {
         let mut state = self.shared.state.lock().clone();
         let mut batches = Vec::with_capacity(items.len());
         let mut responders = Vec::with_capacity(items.len());
+        let mut indexes = Vec::with_capacity(items.len());
         for (entry, responder) in items {
             state.log_id = Some(entry.log_id());
             let commands = match entry.payload {
@@ -249,8 +253,15 @@ impl Applier {
             };
             batches.push((entry.log_id.committed_leader_id().term, commands));
             responders.push(responder);
+            indexes.push(entry.log_id.index());
         }
-        let applied = self.write(&batches, &state)?;
+        let mut applied = self.write(&batches, &state)?;
+        let mut rest = applied.outcomes.as_mut_slice();
+        for (index, (_, commands)) in indexes.into_iter().zip(&batches) {
+            let (outcomes, later) = rest.split_at_mut(commands.len());
+            self.tokens.applied(index, commands, outcomes);
+            rest = later;
+        }
         let mut outcomes = applied.outcomes.into_iter();
         self.hub.publish(applied.events);
         self.shared.set(state);
@@ -288,6 +299,7 @@ impl Applier {
         let state = AppliedState::from_bytes(applied.as_ref()).map_err(corrupt)?;
         self.hub.reset();
         self.leases.reset();
+        self.tokens.clear();
         self.shared.installs.fetch_add(1, Ordering::Relaxed);
         self.shared.set(state);
         Ok(())

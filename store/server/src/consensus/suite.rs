@@ -1,6 +1,8 @@
 //! openraft's own suite for log stores and state machines, on ours.
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -11,6 +13,7 @@ use super::log::LogStore;
 use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::types::TypeConfig;
+use crate::auth::SimpleTokens;
 use crate::host::Host;
 use crate::lease::Leases;
 use crate::watch::Hub;
@@ -23,7 +26,8 @@ fn open() -> io::Result<(TempDir, LogStore, StateMachine)> {
     let snapshots = SnapshotStore::open(dir.path().join("snap"))?;
     let options = pintle_mvcc::Options::default();
     let state = dir.path().join("state");
-    let machine = StateMachine::open(&state, options, snapshots, Hub::new, Leases::new())?;
+    let tokens = Arc::new(SimpleTokens::new(Duration::ZERO, 0));
+    let machine = StateMachine::open(&state, options, snapshots, Hub::new, Leases::new(), tokens)?;
     Ok((dir, log, machine))
 }
 

@@ -1,9 +1,9 @@
-//! The Auth service. Users and roles are not kept yet: authentication is off and stays off, and
-//! every call that would change that says so.
+//! The Auth service: users, roles, permissions and logins.
 
 use std::sync::Arc;
 
 use pintle_proto::etcdserverpb::auth_server::Auth;
+use pintle_proto::raft::auth_command::Change;
 use pintle_store_api::pb;
 use tonic::{Request, Response, Status};
 
@@ -12,133 +12,160 @@ use crate::handle::Handle;
 
 pub(super) struct Service(pub(super) Arc<Handle>);
 
-fn not_enabled() -> Status {
-    Status::failed_precondition(errors::AUTH_NOT_ENABLED)
+impl Service {
+    async fn change<T>(
+        &self,
+        request: Request<T>,
+        change: impl FnOnce(T) -> Change,
+    ) -> Result<Option<pb::ResponseHeader>, Status> {
+        let handle = self.0.on_behalf(&request);
+        let done = handle.auth_change(change(request.into_inner())).await;
+        done.map_err(|error| errors::write(&error))
+    }
 }
 
-fn unsupported() -> Status {
-    Status::unimplemented("etcdserver: users and roles are not supported")
-}
+type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Auth for Service {
-    async fn auth_status(
+    async fn auth_enable(
         &self,
-        _request: Request<pb::AuthStatusRequest>,
-    ) -> Result<Response<pb::AuthStatusResponse>, Status> {
-        let header = Some(self.0.core().header());
-        Ok(Response::new(pb::AuthStatusResponse { header, enabled: false, auth_revision: 1 }))
+        request: Request<pb::AuthEnableRequest>,
+    ) -> Answer<pb::AuthEnableResponse> {
+        let header = self.change(request, Change::Enable).await?;
+        Ok(Response::new(pb::AuthEnableResponse { header }))
     }
 
     async fn auth_disable(
         &self,
-        _request: Request<pb::AuthDisableRequest>,
-    ) -> Result<Response<pb::AuthDisableResponse>, Status> {
-        Err(not_enabled())
+        request: Request<pb::AuthDisableRequest>,
+    ) -> Answer<pb::AuthDisableResponse> {
+        let header = self.change(request, Change::Disable).await?;
+        Ok(Response::new(pb::AuthDisableResponse { header }))
+    }
+
+    async fn auth_status(
+        &self,
+        request: Request<pb::AuthStatusRequest>,
+    ) -> Answer<pb::AuthStatusResponse> {
+        let answer = self.0.on_behalf(&request).auth_status().await;
+        answer.map(Response::new).map_err(|error| errors::read(&error))
     }
 
     async fn authenticate(
         &self,
-        _request: Request<pb::AuthenticateRequest>,
-    ) -> Result<Response<pb::AuthenticateResponse>, Status> {
-        Err(not_enabled())
-    }
-
-    async fn auth_enable(
-        &self,
-        _request: Request<pb::AuthEnableRequest>,
-    ) -> Result<Response<pb::AuthEnableResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthenticateRequest>,
+    ) -> Answer<pb::AuthenticateResponse> {
+        let handle = self.0.on_behalf(&request);
+        let answer = handle.authenticate(request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| errors::write(&error))
     }
 
     async fn user_add(
         &self,
-        _request: Request<pb::AuthUserAddRequest>,
-    ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthUserAddRequest>,
+    ) -> Answer<pb::AuthUserAddResponse> {
+        let handle = self.0.on_behalf(&request);
+        let done = handle.user_add(request.into_inner()).await;
+        let header = done.map_err(|error| errors::write(&error))?;
+        Ok(Response::new(pb::AuthUserAddResponse { header }))
     }
 
     async fn user_get(
         &self,
-        _request: Request<pb::AuthUserGetRequest>,
-    ) -> Result<Response<pb::AuthUserGetResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthUserGetRequest>,
+    ) -> Answer<pb::AuthUserGetResponse> {
+        let answer = self.0.on_behalf(&request).user_get(&request.get_ref().name).await;
+        answer.map(Response::new).map_err(|error| errors::read(&error))
     }
 
     async fn user_list(
         &self,
-        _request: Request<pb::AuthUserListRequest>,
-    ) -> Result<Response<pb::AuthUserListResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthUserListRequest>,
+    ) -> Answer<pb::AuthUserListResponse> {
+        let answer = self.0.on_behalf(&request).user_list().await;
+        answer.map(Response::new).map_err(|error| errors::read(&error))
     }
 
     async fn user_delete(
         &self,
-        _request: Request<pb::AuthUserDeleteRequest>,
-    ) -> Result<Response<pb::AuthUserDeleteResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthUserDeleteRequest>,
+    ) -> Answer<pb::AuthUserDeleteResponse> {
+        let header = self.change(request, Change::UserDelete).await?;
+        Ok(Response::new(pb::AuthUserDeleteResponse { header }))
     }
 
     async fn user_change_password(
         &self,
-        _request: Request<pb::AuthUserChangePasswordRequest>,
-    ) -> Result<Response<pb::AuthUserChangePasswordResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthUserChangePasswordRequest>,
+    ) -> Answer<pb::AuthUserChangePasswordResponse> {
+        let handle = self.0.on_behalf(&request);
+        let done = handle.user_change_password(request.into_inner()).await;
+        let header = done.map_err(|error| errors::write(&error))?;
+        Ok(Response::new(pb::AuthUserChangePasswordResponse { header }))
     }
 
     async fn user_grant_role(
         &self,
-        _request: Request<pb::AuthUserGrantRoleRequest>,
-    ) -> Result<Response<pb::AuthUserGrantRoleResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthUserGrantRoleRequest>,
+    ) -> Answer<pb::AuthUserGrantRoleResponse> {
+        let header = self.change(request, Change::UserGrantRole).await?;
+        Ok(Response::new(pb::AuthUserGrantRoleResponse { header }))
     }
 
     async fn user_revoke_role(
         &self,
-        _request: Request<pb::AuthUserRevokeRoleRequest>,
-    ) -> Result<Response<pb::AuthUserRevokeRoleResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthUserRevokeRoleRequest>,
+    ) -> Answer<pb::AuthUserRevokeRoleResponse> {
+        let header = self.change(request, Change::UserRevokeRole).await?;
+        Ok(Response::new(pb::AuthUserRevokeRoleResponse { header }))
     }
 
     async fn role_add(
         &self,
-        _request: Request<pb::AuthRoleAddRequest>,
-    ) -> Result<Response<pb::AuthRoleAddResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthRoleAddRequest>,
+    ) -> Answer<pb::AuthRoleAddResponse> {
+        let header = self.change(request, Change::RoleAdd).await?;
+        Ok(Response::new(pb::AuthRoleAddResponse { header }))
     }
 
     async fn role_get(
         &self,
-        _request: Request<pb::AuthRoleGetRequest>,
-    ) -> Result<Response<pb::AuthRoleGetResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthRoleGetRequest>,
+    ) -> Answer<pb::AuthRoleGetResponse> {
+        let answer = self.0.on_behalf(&request).role_get(&request.get_ref().role).await;
+        answer.map(Response::new).map_err(|error| errors::read(&error))
     }
 
     async fn role_list(
         &self,
-        _request: Request<pb::AuthRoleListRequest>,
-    ) -> Result<Response<pb::AuthRoleListResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthRoleListRequest>,
+    ) -> Answer<pb::AuthRoleListResponse> {
+        let answer = self.0.on_behalf(&request).role_list().await;
+        answer.map(Response::new).map_err(|error| errors::read(&error))
     }
 
     async fn role_delete(
         &self,
-        _request: Request<pb::AuthRoleDeleteRequest>,
-    ) -> Result<Response<pb::AuthRoleDeleteResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthRoleDeleteRequest>,
+    ) -> Answer<pb::AuthRoleDeleteResponse> {
+        let header = self.change(request, Change::RoleDelete).await?;
+        Ok(Response::new(pb::AuthRoleDeleteResponse { header }))
     }
 
     async fn role_grant_permission(
         &self,
-        _request: Request<pb::AuthRoleGrantPermissionRequest>,
-    ) -> Result<Response<pb::AuthRoleGrantPermissionResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthRoleGrantPermissionRequest>,
+    ) -> Answer<pb::AuthRoleGrantPermissionResponse> {
+        let header = self.change(request, Change::RoleGrantPermission).await?;
+        Ok(Response::new(pb::AuthRoleGrantPermissionResponse { header }))
     }
 
     async fn role_revoke_permission(
         &self,
-        _request: Request<pb::AuthRoleRevokePermissionRequest>,
-    ) -> Result<Response<pb::AuthRoleRevokePermissionResponse>, Status> {
-        Err(unsupported())
+        request: Request<pb::AuthRoleRevokePermissionRequest>,
+    ) -> Answer<pb::AuthRoleRevokePermissionResponse> {
+        let header = self.change(request, Change::RoleRevokePermission).await?;
+        Ok(Response::new(pb::AuthRoleRevokePermissionResponse { header }))
     }
 }

@@ -19,6 +19,11 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Service(pub(super) Arc<Handle>);
 
 impl Service {
+    async fn require_admin<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let allowed = self.0.on_behalf(request).require(|may| may.admin()).await;
+        allowed.map_err(|rejection| errors::rejected(&rejection))
+    }
+
     async fn change(&self, change: Change) -> Result<(), Status> {
         let done = members::change(self.0.core(), change).await;
         done.map_err(|error| errors::write(&error))?;
@@ -53,6 +58,7 @@ impl Cluster for Service {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        self.require_admin(&request).await?;
         let request = request.into_inner();
         check_urls(&request.peer_ur_ls)?;
         let added = members::add(self.0.core(), request.peer_ur_ls, request.is_learner).await;
@@ -67,6 +73,7 @@ impl Cluster for Service {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        self.require_admin(&request).await?;
         self.change(Change::Remove(request.into_inner().id)).await?;
         let (header, members) = self.members();
         Ok(Response::new(pb::MemberRemoveResponse { header, members }))
@@ -76,6 +83,7 @@ impl Cluster for Service {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        self.require_admin(&request).await?;
         let request = request.into_inner();
         let membership = self.0.core().leadership.membership();
         let known = membership.membership().get_node(&request.id);
@@ -91,12 +99,14 @@ impl Cluster for Service {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        let refused = self.0.core().check_voter();
-        refused.map_err(|refusal| errors::rejected(&refusal))?;
+        let handle = self.0.on_behalf(&request);
+        handle.core().check_voter().map_err(|refusal| errors::rejected(&refusal))?;
         if request.into_inner().linearizable {
-            let read = self.0.core().read_index.wait().await;
+            let read = handle.core().read_index.wait().await;
             read.map_err(|error| errors::read(&error))?;
         }
+        let allowed = handle.require(|may| may.login()).await;
+        allowed.map_err(|rejection| errors::rejected(&rejection))?;
         let (header, members) = self.members();
         Ok(Response::new(pb::MemberListResponse { header, members }))
     }
@@ -105,6 +115,7 @@ impl Cluster for Service {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        self.require_admin(&request).await?;
         self.change(Change::Promote(request.into_inner().id)).await?;
         let (header, members) = self.members();
         Ok(Response::new(pb::MemberPromoteResponse { header, members }))

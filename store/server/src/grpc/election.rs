@@ -60,7 +60,7 @@ impl Election for Service {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
-        let handle = Arc::clone(&self.0);
+        let handle = Arc::new(self.0.on_behalf(&request));
         let CampaignRequest { name, lease, value } = request.into_inner();
         let lease = session(&handle, lease).await?;
         let queue = Queue::new(Arc::clone(&handle), &name);
@@ -80,7 +80,7 @@ impl Election for Service {
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
-        let handle = Arc::clone(&self.0);
+        let handle = Arc::new(self.0.on_behalf(&request));
         let ProclaimRequest { leader, value } = request.into_inner();
         let leader = leader_key(leader)?;
         let lease = session(&handle, leader.lease).await?;
@@ -92,7 +92,7 @@ impl Election for Service {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<LeaderResponse>, Status> {
-        let handle = Arc::clone(&self.0);
+        let handle = Arc::new(self.0.on_behalf(&request));
         let queue = Queue::new(Arc::clone(&handle), &request.into_inner().name);
         let answer = range(&handle, queue.front()).await?;
         let kv = answer.kvs.into_iter().next().ok_or_else(|| Status::unknown(NO_LEADER))?;
@@ -100,7 +100,7 @@ impl Election for Service {
     }
 
     async fn observe(&self, request: Request<LeaderRequest>) -> Result<Response<Leaders>, Status> {
-        let handle = Arc::clone(&self.0);
+        let handle = Arc::new(self.0.on_behalf(&request));
         let name = request.into_inner().name;
         let stopped = handle.core().clients_stop.clone().cancelled_owned();
         let leaders = observe::leaders(handle, &name);
@@ -111,7 +111,7 @@ impl Election for Service {
         &self,
         request: Request<ResignRequest>,
     ) -> Result<Response<ResignResponse>, Status> {
-        let handle = Arc::clone(&self.0);
+        let handle = Arc::new(self.0.on_behalf(&request));
         let leader = leader_key(request.into_inner().leader)?;
         let answer = txn(&handle, Place::resign(&leader.key, leader.rev)).await?;
         Ok(Response::new(ResignResponse { header: answer.header }))

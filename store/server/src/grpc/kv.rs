@@ -115,7 +115,7 @@ impl Service {
         if !is_long(request.get_ref()) || !is_pageable(request.get_ref()) {
             return unary::respond(self.range(request).await);
         }
-        match self.0.range_encoded(request.into_inner()).await {
+        match self.0.on_behalf(&request).range_encoded(request.into_inner()).await {
             Ok(pieces) => unary::pieces(pieces),
             Err(error) => errors::read(&error).into_http(),
         }
@@ -132,7 +132,7 @@ impl Kv for Service {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let answer = self.0.range(request.into_inner()).await;
+        let answer = self.0.on_behalf(&request).range(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| errors::read(&error))
     }
 
@@ -140,11 +140,12 @@ impl Kv for Service {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Chunks>, Status> {
+        let handle = self.0.on_behalf(&request);
         let request = request.into_inner();
         check_stream(&request)?;
         // Without an order it is in the order of the keys, whatever the target.
         let request = pb::RangeRequest { sort_target: SortTarget::Key.into(), ..request };
-        let pages = self.0.range_stream(request).await.map_err(|error| errors::read(&error))?;
+        let pages = handle.range_stream(request).await.map_err(|error| errors::read(&error))?;
         Ok(Response::new(chunks(pages).boxed()))
     }
 
@@ -152,7 +153,7 @@ impl Kv for Service {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
-        let answer = self.0.put(request.into_inner()).await;
+        let answer = self.0.on_behalf(&request).put(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| errors::write(&error))
     }
 
@@ -160,7 +161,7 @@ impl Kv for Service {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let answer = self.0.delete_range(request.into_inner()).await;
+        let answer = self.0.on_behalf(&request).delete_range(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| errors::write(&error))
     }
 
@@ -168,7 +169,7 @@ impl Kv for Service {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
-        let answer = self.0.txn(request.into_inner()).await;
+        let answer = self.0.on_behalf(&request).txn(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| errors::write(&error))
     }
 
@@ -176,7 +177,7 @@ impl Kv for Service {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        let answer = self.0.compact(request.into_inner()).await;
+        let answer = self.0.on_behalf(&request).compact(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| errors::write(&error))
     }
 }

@@ -23,7 +23,7 @@ impl Lease for Service {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        let answer = self.0.lease_grant(request.into_inner()).await;
+        let answer = self.0.on_behalf(&request).lease_grant(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| errors::write(&error))
     }
 
@@ -31,7 +31,8 @@ impl Lease for Service {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        let answer = self.0.lease_revoke(LeaseId(request.into_inner().id)).await;
+        let handle = self.0.on_behalf(&request);
+        let answer = handle.lease_revoke(LeaseId(request.into_inner().id)).await;
         answer.map(Response::new).map_err(|error| errors::write(&error))
     }
 
@@ -39,7 +40,7 @@ impl Lease for Service {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
-        let handle = Arc::clone(&self.0);
+        let handle = Arc::new(self.0.on_behalf(&request));
         let stopped = self.0.core().clients_stop.clone().cancelled_owned();
         let answers = request.into_inner().take_until(stopped).then(move |request| {
             let handle = Arc::clone(&handle);
@@ -55,14 +56,20 @@ impl Lease for Service {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        let answer = self.0.lease_time_to_live(request.into_inner()).await;
+        let handle = self.0.on_behalf(&request);
+        let answer = handle.lease_time_to_live(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| errors::write(&error))
     }
 
     async fn lease_leases(
         &self,
-        _request: Request<pb::LeaseLeasesRequest>,
+        request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.0.leases().await.map(Response::new).map_err(|error| errors::read(&error))
+        self.0
+            .on_behalf(&request)
+            .leases()
+            .await
+            .map(Response::new)
+            .map_err(|error| errors::read(&error))
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Service(pub(super) Arc<Handle>);
 #[tonic::async_trait]
 impl Lock for Service {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        let handle = Arc::clone(&self.0);
+        let handle = Arc::new(self.0.on_behalf(&request));
         let request = request.into_inner();
         let lease = session(&handle, request.lease).await?;
         let queue = Queue::new(Arc::clone(&handle), &request.name);
@@ -38,7 +38,7 @@ impl Lock for Service {
         &self,
         request: Request<UnlockRequest>,
     ) -> Result<Response<UnlockResponse>, Status> {
-        let handle = Arc::clone(&self.0);
+        let handle = Arc::new(self.0.on_behalf(&request));
         let key = request.into_inner().key;
         let deleted = handle.delete_range(pb::DeleteRangeRequest { key, ..Default::default() });
         let deleted = deleted.await.map_err(|error| lost_code(errors::write(&error)))?;

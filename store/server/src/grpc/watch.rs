@@ -64,7 +64,7 @@ impl Service {
         let needs_leader =
             request.metadata().get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
         let (sender, parcels) = mpsc::channel(PARCELS_AHEAD);
-        let sequencer = Sequencer::new(Arc::clone(self.0.core()), sender, needs_leader);
+        let sequencer = Sequencer::new(self.0.on_behalf(&request), sender, needs_leader);
         tokio::spawn(sequencer.run(request.into_inner()));
         Ok(ReceiverStream::new(parcels).map(futures::stream::iter).flatten())
     }
@@ -82,6 +82,8 @@ struct Entry {
 }
 
 struct Sequencer {
+    /// Of whoever opened the stream.
+    handle: Handle,
     core: Arc<Core>,
     sender: mpsc::Sender<Parcel>,
     parcel: Parcel,
@@ -106,13 +108,15 @@ enum Turn {
 }
 
 impl Sequencer {
-    fn new(core: Arc<Core>, sender: mpsc::Sender<Parcel>, needs_leader: bool) -> Self {
+    fn new(handle: Handle, sender: mpsc::Sender<Parcel>, needs_leader: bool) -> Self {
+        let core = Arc::clone(handle.core());
         let interval = core.config.watch_progress_interval;
         // Spread over a tenth, so that the streams of a restarted client do not report together.
         let first = Instant::now() + interval.mul_f64(rand::random_range(1.0..1.1));
         let mut progress = tokio::time::interval_at(first, interval);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            handle,
             core,
             sender,
             parcel: Vec::new(),
@@ -212,7 +216,7 @@ impl Sequencer {
             request.key = Bytes::from_static(&[0]);
         }
         let spec = Spec::new(&request);
-        let refusal = match check_watch(&spec.range, request.start_revision) {
+        let refusal = match self.check(&request, &spec).await {
             Err(error) => Some(error.to_string()),
             Ok(()) if request.watch_id != 0 && self.watchers.contains_key(&request.watch_id) => {
                 Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
@@ -241,6 +245,13 @@ impl Sequencer {
         let entry = Entry { watcher, progress_notify, fragment: request.fragment, told: true };
         self.watchers.insert(id, Box::new(entry));
         Ok(())
+    }
+
+    async fn check(&self, request: &pb::WatchCreateRequest, spec: &Spec) -> Result<(), WatchError> {
+        if request.start_revision >= 0 {
+            self.handle.check_watch_permitted(request).await?;
+        }
+        check_watch(&spec.range, request.start_revision)
     }
 
     fn choose_id(&mut self, asked: i64) -> i64 {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pintle_mvcc::Authorizer;
 use pintle_proto::raft::{PeerLeaseRequest, PeerLeaseResponse};
 use pintle_store_api::{LeaseId, ReadError, WriteError, pb};
 use tokio::time::Instant;
@@ -82,6 +83,23 @@ impl Handle {
         &self,
         request: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, WriteError> {
+        if !request.keys {
+            self.require(|may| may.login()).await?;
+            return self.time_to_live(request).await;
+        }
+        let id = LeaseId(request.id);
+        let check = |may: &Authorizer<'_>| {
+            may.login()?;
+            may.lease_read(id, self.core.reader())
+        };
+        let answer = self.permitted(check, async { Ok(self.time_to_live(request).await) });
+        answer.await.map_err(as_write)?
+    }
+
+    async fn time_to_live(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, WriteError> {
         let id = LeaseId(request.id);
         let leases = &self.core.leases;
         let here = |id| async move {
@@ -118,6 +136,11 @@ impl Handle {
     pub(crate) async fn leases(&self) -> Result<pb::LeaseLeasesResponse, ReadError> {
         self.core.read_index.wait().await?;
         let leases = self.read(true, |reader| Ok(reader.leases()?)).await?;
+        let check = |may: &Authorizer<'_>| {
+            may.login()?;
+            leases.iter().try_for_each(|lease| may.lease_read(lease.id, self.core.reader()))
+        };
+        self.permitted(check, std::future::ready(Ok(()))).await?;
         let leases = leases.into_iter().map(|lease| pb::LeaseStatus { id: lease.id.0 }).collect();
         Ok(pb::LeaseLeasesResponse { header: Some(self.core.header()), leases })
     }

@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pintle_mvcc::validate;
+use pintle_mvcc::{Authorizer, Permit, validate};
 use pintle_store_api::pb::range_request::{SortOrder, SortTarget};
-use pintle_store_api::{ReadError, pb};
+use pintle_store_api::{ReadError, Rejection, pb};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{Handle, query};
+use crate::auth::Identity;
 use crate::core::Core;
 use crate::errors;
 
@@ -87,6 +88,7 @@ impl Handle {
     ) -> Result<Vec<Bytes>, ReadError> {
         self.before_range(&request).await?;
         let core = Arc::clone(self.core());
+        let (key, range_end) = (request.key.clone(), request.range_end.clone());
         let read = self.read(true, move |reader| {
             let (mut pieces, mut fits) = (Vec::new(), true);
             reader.range_pages(&request, PAGE_BYTES, |mut page| {
@@ -100,6 +102,7 @@ impl Handle {
             Ok(fits.then_some(pieces))
         });
         let too_many = || ReadError::Unavailable(errors::TOO_MANY_REQUESTS.to_owned());
+        let read = self.permitted(|may| Ok(may.read(&key, &range_end)?), read);
         read.await?.ok_or_else(too_many)
     }
 
@@ -112,14 +115,40 @@ impl Handle {
         self.before_range(&request).await?;
         let stopped = |_| ReadError::Unavailable(errors::STOPPED.to_owned());
         let permit = STREAMS.acquire().await.map_err(stopped)?;
+        let guard = self.page_guard(&request).await?;
         let core = Arc::clone(self.core());
         // One page is read while the one before is sent.
         let (sender, pages) = mpsc::channel(1);
         tokio::task::spawn_blocking(move || {
-            read_pages(&core, &request, &sender);
+            read_pages(&core, &request, &guard, &sender);
             drop(permit);
         });
         Ok(pages)
+    }
+}
+
+/// Whom a stream is read for, and what allowed it.
+struct PageGuard {
+    identity: Identity,
+    permit: Permit,
+}
+
+impl Handle {
+    async fn page_guard(&self, request: &pb::RangeRequest) -> Result<PageGuard, ReadError> {
+        let identity = self.identity().await?;
+        let check = |may: &Authorizer<'_>| may.read(&request.key, &request.range_end);
+        let permit = self.core().reader().authorize(identity.caller(), check);
+        let permit = permit.map_err(Rejection::from)?;
+        Ok(PageGuard { identity, permit })
+    }
+}
+
+impl PageGuard {
+    /// Whether another page may be given out.
+    fn confirm(&self, core: &Core, request: &pb::RangeRequest) -> Result<(), ReadError> {
+        let check = |may: &Authorizer<'_>| may.read(&request.key, &request.range_end);
+        let confirmed = core.reader().confirm(self.permit, self.identity.caller(), check);
+        Ok(confirmed.map_err(Rejection::from)?)
     }
 }
 
@@ -129,7 +158,12 @@ fn complete(core: &Core, page: &mut pb::RangeResponse) {
     }
 }
 
-fn read_pages(core: &Core, request: &pb::RangeRequest, sender: &mpsc::Sender<Page>) {
+fn read_pages(
+    core: &Core,
+    request: &pb::RangeRequest,
+    guard: &PageGuard,
+    sender: &mpsc::Sender<Page>,
+) {
     let runtime = tokio::runtime::Handle::current();
     let send = |page: Page| {
         let sent = async { tokio::time::timeout(STALL_MAX, sender.send(page)).await };
@@ -141,7 +175,13 @@ fn read_pages(core: &Core, request: &pb::RangeRequest, sender: &mpsc::Sender<Pag
     };
     let read = core.reader().range_pages(request, PAGE_BYTES, |mut page| {
         complete(core, &mut page);
-        send(Ok(page))
+        match guard.confirm(core, request) {
+            Ok(()) => send(Ok(page)),
+            Err(error) => {
+                let _: ControlFlow<()> = send(Err(error));
+                ControlFlow::Break(())
+            }
+        }
     });
     if let Err(error) = read {
         // Nobody may be left to be told.

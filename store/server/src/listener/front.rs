@@ -12,6 +12,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
 
+use crate::auth::ClientCertificate;
+
 /// What becomes of a request that was taken.
 pub(crate) type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
@@ -27,17 +29,24 @@ pub(crate) trait Direct: Send + Sync {
 pub(crate) struct Front {
     direct: Option<Arc<dyn Direct>>,
     router: Router,
+    /// Of the connection; every request on it brings it along.
+    certificate: Option<ClientCertificate>,
 }
 
 impl From<Router> for Front {
     fn from(router: Router) -> Self {
-        Self { direct: None, router }
+        Self { direct: None, router, certificate: None }
     }
 }
 
 impl Front {
     pub(crate) fn new(direct: Arc<dyn Direct>, router: Router) -> Self {
-        Self { direct: Some(direct), router }
+        Self { direct: Some(direct), router, certificate: None }
+    }
+
+    /// The same for one connection.
+    pub(super) fn with_certificate(self, certificate: Option<ClientCertificate>) -> Self {
+        Self { certificate, ..self }
     }
 }
 
@@ -46,7 +55,10 @@ impl Service<Request<Incoming>> for Front {
     type Error = Infallible;
     type Future = Either<Answering, RouteFuture<Infallible>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         match &self.direct {
             Some(direct) if direct.serves(&request) => Either::Left(direct.call(request)),
             _ => Either::Right(tower::Service::call(&mut self.router.clone(), request)),

@@ -37,6 +37,8 @@ pub(crate) fn to_pb(answer: Answer) -> pb::Outcome {
         Ok(Response::LeaseRevoke(response)) => Kind::LeaseRevoke(response),
         Ok(Response::LeaseCheckpoint(response)) => Kind::Done(pb::Done { header: response.header }),
         Ok(Response::Alarm(response)) => Kind::Alarm(response),
+        Ok(Response::Auth(header)) => Kind::Auth(pb::Done { header }),
+        Ok(Response::Authenticate(response)) => Kind::Authenticate(response),
         Err(WriteError::Rejected(rejection)) => Kind::Refusal(refusal_to_pb(&rejection)),
         Err(WriteError::NotApplied(message)) => Kind::NotApplied(message),
         Err(WriteError::Unknown(message)) => Kind::Unknown(message),
@@ -58,6 +60,8 @@ pub(crate) fn from_pb(outcome: pb::Outcome) -> Answer {
             Ok(Response::LeaseCheckpoint(response))
         }
         Some(Kind::Alarm(response)) => Ok(Response::Alarm(response)),
+        Some(Kind::Auth(done)) => Ok(Response::Auth(done.header)),
+        Some(Kind::Authenticate(response)) => Ok(Response::Authenticate(response)),
         Some(Kind::Refusal(refusal)) => Err(refusal_from_pb(&refusal).into()),
         Some(Kind::NotApplied(message)) => Err(WriteError::NotApplied(message)),
         Some(Kind::Unknown(message)) => Err(WriteError::Unknown(message)),

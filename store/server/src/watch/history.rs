@@ -207,7 +207,7 @@ mod tests {
                 let value = revision.to_string().into();
                 Kind::Put(pb::PutRequest { key, value, ..Default::default() })
             };
-            Command { kind: Some(kind) }
+            Command { kind: Some(kind), caller: None }
         };
         let mut revision = 2;
         while mvcc.reader().current_revision().0 < through {
@@ -282,7 +282,7 @@ mod tests {
         };
         assert!(read(&mvcc.reader(), 5).is_ok());
         let kind = Kind::Compact(pb::CompactionRequest { revision: 50, physical: false });
-        let commands = [Command { kind: Some(kind) }];
+        let commands = [Command { kind: Some(kind), caller: None }];
         mvcc.apply(&[Entry { term: 1, commands: &commands }], Bytes::new()).expect("apply");
         let refused = read(&mvcc.reader(), 5);
         let compacted = Rejection::Compacted(Revision(50));

@@ -9,9 +9,9 @@ use pintle_store_api::Store;
 
 use crate::support::Cluster;
 
-struct Etcdctl {
-    endpoints: String,
-    tls: Vec<String>,
+pub(crate) struct Etcdctl {
+    pub(crate) endpoints: String,
+    pub(crate) tls: Vec<String>,
 }
 
 impl Etcdctl {
@@ -22,20 +22,20 @@ impl Etcdctl {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().expect("runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "etcdctl {arguments:?}: {}", text(&output.stderr));
         text(&output.stdout)
     }
 
-    fn fails(&self, arguments: &[&str]) -> String {
+    pub(crate) fn fails(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().expect("runs");
         assert!(!output.status.success(), "etcdctl {arguments:?} should fail");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn with_input(&self, arguments: &[&str], input: &str) -> String {
+    pub(crate) fn with_input(&self, arguments: &[&str], input: &str) -> String {
         let mut child = self
             .command(arguments)
             .stdin(Stdio::piped())
@@ -49,11 +49,11 @@ impl Etcdctl {
     }
 }
 
-fn lines(text: &str) -> Vec<&str> {
+pub(crate) fn lines(text: &str) -> Vec<&str> {
     text.lines().filter(|line| !line.is_empty()).collect()
 }
 
-fn is_installed() -> bool {
+pub(crate) fn is_installed() -> bool {
     let found = Command::new("etcdctl").arg("version").output().is_ok();
     if !found {
         println!("etcdctl is not installed: not tried");

@@ -1,5 +1,6 @@
 //! Whole members on loopback ports, in one process: what a client of the store may rely on.
 
+mod auth;
 mod cluster;
 mod conformance;
 mod etcdctl;

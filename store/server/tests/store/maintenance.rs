@@ -218,7 +218,7 @@ fn write_offline(dir: &std::path::Path, value: &str) {
         std::thread::yield_now();
     };
     let put = crate::support::put_request("secretly", value);
-    let commands = [Command { kind: Some(Kind::Put(put)) }];
+    let commands = [Command { kind: Some(Kind::Put(put)), caller: None }];
     let applied = mvcc.applied_meta().expect("a used state");
     mvcc.apply(&[pintle_mvcc::Entry { term: 1, commands: &commands }], applied).expect("applied");
     mvcc.reader().flush().expect("flushed");

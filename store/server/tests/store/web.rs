@@ -341,3 +341,21 @@ async fn tools_learn_what_is_served_and_that_it_is() {
         assert!(names.contains(&name), "{names:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_asks_for_a_token() {
+    let cluster = Cluster::found(1, crate::auth::quick).await;
+    let url = cluster.client_url(0);
+    let root = crate::auth::Client::connect(url.clone()).await.enable_with_root().await;
+    let body = json!({ "key": "YQ==" }).to_string();
+    let refused = post(&url, "/v3/kv/range", &body).await;
+    assert_eq!(refused.code, 400);
+    assert_eq!(refused.json().await["message"], "etcdserver: user name is empty");
+    let login = json!({ "name": "root", "password": "root" }).to_string();
+    let login = post(&url, "/v3/auth/authenticate", &login).await.json().await;
+    for token in [root.token(), login["token"].as_str().expect("a token")] {
+        let request = request("POST", "/v3/kv/range").header("authorization", token);
+        let request = request.body(Full::from(body.clone())).expect("a request");
+        assert_eq!(send(&url, request).await.code, 200);
+    }
+}

@@ -5,14 +5,20 @@
 
 use bytes::Bytes;
 use pintle_mvcc::EventQuery;
-use pintle_proto::raft::{LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke, command::Kind};
+use pintle_proto::raft::command::Kind;
+use pintle_proto::raft::{Caller, LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke};
 use pintle_store_api::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pintle_store_api::pb::range_request::{SortOrder, SortTarget};
 use pintle_store_api::pb::request_op::Request;
 use pintle_store_api::{KeyRange, Revision, pb, prefix_end};
 
+use super::auth;
+
 pub(super) enum Action {
     Write(Vec<Kind>),
+    WriteAs(Caller, Vec<Kind>),
+    May(Caller, pb::RangeRequest),
+    Auth,
     Range(pb::RangeRequest),
     Read(pb::TxnRequest),
     Events(EventQuery),
@@ -34,6 +40,16 @@ pub(super) fn action(line: &str) -> Action {
         "alarms" => Action::Alarms,
         "physical" => Action::Physical,
         "term" => Action::Term(number(words.nth(1).expect("a term")) as u64),
+        "auth-state" => Action::Auth,
+        "may" => {
+            let caller = auth::caller(words.nth(1).expect("a caller"));
+            Action::May(caller, range(words.skip(1)))
+        }
+        "as" => {
+            let caller = auth::caller(words.nth(1).expect("a caller"));
+            let line = Vec::from_iter(words).join(" ");
+            Action::WriteAs(caller, line.split(" & ").map(write).collect())
+        }
         _ => Action::Write(line.split(" & ").map(write).collect()),
     }
 }
@@ -77,7 +93,7 @@ fn write(line: &str) -> Kind {
             let member_id = number(words.next().expect("a member")) as u64;
             Kind::Alarm(pb::AlarmRequest { action: action.into(), member_id, alarm })
         }
-        other => panic!("unknown command {other:?}"),
+        command => auth::write(command, words),
     }
 }
 
@@ -216,7 +232,7 @@ fn compare(word: &str) -> pb::Compare {
     pb::Compare { result, target, key, range_end, target_union: Some(union) }
 }
 
-fn keys(word: &str) -> (Bytes, Bytes) {
+pub(super) fn keys(word: &str) -> (Bytes, Bytes) {
     if let Some(prefix) = word.strip_suffix('*') {
         let prefix = bytes(prefix);
         let end = prefix_end(&prefix).unwrap_or(Bytes::from_static(b"\0"));
@@ -234,7 +250,7 @@ fn bytes(word: &str) -> Bytes {
     if word == "''" { Bytes::new() } else { word.replace("\\0", "\0").into() }
 }
 
-fn number(word: &str) -> i64 {
+pub(super) fn number(word: &str) -> i64 {
     word.parse().unwrap_or_else(|_| panic!("{word:?} is not a number"))
 }
 

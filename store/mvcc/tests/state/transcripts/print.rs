@@ -35,6 +35,10 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         Ok(Response::Alarm(response)) => {
             format!("{}{}\n", alarms(&response.alarms), revision(&response.header))
         }
+        Ok(Response::Auth(header)) => format!("done, {}\n", revision(header)),
+        Ok(Response::Authenticate(response)) => {
+            format!("token {}, {}\n", response.token, revision(&response.header))
+        }
     }
 }
 
@@ -126,6 +130,6 @@ fn revision(header: &Option<pb::ResponseHeader>) -> String {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
