@@ -71,9 +71,11 @@ fn many(
 }
 
 /// One more than the limit, to know whether there is more. A custom order or a filter needs the
-/// whole range before the cut.
+/// whole range before the cut. As in etcd, only a named order counts as one: where none is named, what is
+/// sorted by another target is the beginning of the range.
 fn fetch_max(request: &pb::RangeRequest) -> usize {
-    let cut_early = is_default_order(request) && !has_filters(request);
+    let unordered = request.sort_order() == SortOrder::None;
+    let cut_early = (unordered || is_default_order(request)) && !has_filters(request);
     match usize::try_from(request.limit) {
         Ok(limit) if limit > 0 && cut_early => limit.saturating_add(1),
         _ => usize::MAX,

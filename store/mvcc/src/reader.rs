@@ -144,7 +144,7 @@ impl Reader {
         }
         self.at_snapshot(|database, snapshot, head| {
             let answer = Batch::at_snapshot(database, snapshot, head).txn(request)?;
-            oldest_read(request).map_or(Ok(()), |oldest| still_there(database, oldest))?;
+            oldest_read(request, &answer).map_or(Ok(()), |oldest| still_there(database, oldest))?;
             Ok(answer)
         })
     }
@@ -371,14 +371,20 @@ fn still_there(database: &Database, revision: i64) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// The oldest revision that any range of the transaction asks for.
-fn oldest_read(request: &pb::TxnRequest) -> Option<i64> {
+/// The oldest revision that was read: what stands in the branches not taken does not count.
+fn oldest_read(request: &pb::TxnRequest, answer: &pb::TxnResponse) -> Option<i64> {
     use pb::request_op::Request;
-    let ops = request.success.iter().chain(&request.failure);
-    let revisions = ops.filter_map(|op| match op.request.as_ref()? {
-        Request::RequestRange(range) => Some(range.revision).filter(|revision| *revision > 0),
-        Request::RequestTxn(nested) => oldest_read(nested),
-        Request::RequestPut(_) | Request::RequestDeleteRange(_) => None,
+    use pb::response_op::Response;
+    let taken = if answer.succeeded { &request.success } else { &request.failure };
+    let answered = taken.iter().zip(&answer.responses);
+    let revisions = answered.filter_map(|(op, answer)| match (&op.request, &answer.response) {
+        (Some(Request::RequestRange(range)), _) => {
+            Some(range.revision).filter(|revision| *revision > 0)
+        }
+        (Some(Request::RequestTxn(nested)), Some(Response::ResponseTxn(answer))) => {
+            oldest_read(nested, answer)
+        }
+        _ => None,
     });
     revisions.min()
 }

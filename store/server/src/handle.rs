@@ -273,9 +273,11 @@ impl Store for Handle {
         id: LeaseId,
     ) -> Result<pb::LeaseKeepAliveResponse, WriteError> {
         self.check_lease_permitted(id).await?;
+        // The revision of the question: at that of the answer, the lease may have been revoked since.
+        let header = Some(self.core.header());
         let leases = &self.core.leases;
         let ttl = self.ask_leader(id, |id| leases.renew(id), true).await?;
-        Ok(pb::LeaseKeepAliveResponse { header: Some(self.core.header()), id: id.0, ttl })
+        Ok(pb::LeaseKeepAliveResponse { header, id: id.0, ttl })
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<pb::LeaseRevokeResponse, WriteError> {

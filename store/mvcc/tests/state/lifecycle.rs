@@ -97,6 +97,26 @@ fn removal_waits_until_the_floor_is_flushed() {
     assert_eq!(read(&recovered, "a", 3), Ok(Some("2".into())));
 }
 
+/// Only what was read can have been removed meanwhile.
+#[test]
+fn a_branch_that_is_not_taken_may_name_a_compacted_revision() {
+    let temp = scratch();
+    let mut mvcc = Mvcc::open(temp.path(), options()).expect("open");
+    apply(&mut mvcc, &[put("a", "1"), put("a", "2"), compact(3)], b"one");
+    mvcc.reader().flush().expect("flush");
+    mvcc.reader().compact_physically().expect("compact");
+    let old = pb::RangeRequest { key: "a".into(), revision: 2, ..Default::default() };
+    let op = pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(old)) };
+    let taken = pb::TxnRequest { success: vec![op.clone()], ..Default::default() };
+    let rejected = mvcc.reader().txn(&taken);
+    assert!(
+        matches!(&rejected, Err(QueryError::Rejected(Rejection::Compacted(Revision(3))))),
+        "{rejected:?}"
+    );
+    let passed_over = pb::TxnRequest { failure: vec![op], ..Default::default() };
+    assert!(mvcc.reader().txn(&passed_over).expect("answered").succeeded);
+}
+
 #[test]
 fn physical_compaction_gives_the_space_back() {
     let temp = scratch();

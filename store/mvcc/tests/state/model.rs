@@ -344,6 +344,15 @@ fn range(state: &Keyspace, request: &pb::RangeRequest, revision: i64) -> pb::Ran
         })
         .cloned()
         .collect();
+    let limit = if request.limit > 0 { request.limit as usize } else { usize::MAX };
+    let filtered = request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0;
+    if request.sort_order() == SortOrder::None && !filtered {
+        // What is sorted then, as in etcd, is only the beginning of the range.
+        kvs.truncate(limit.saturating_add(1));
+    }
     let descend = request.sort_order() == SortOrder::Descend;
     match request.sort_target() {
         SortTarget::Key if descend => kvs.reverse(),
@@ -358,7 +367,6 @@ fn range(state: &Keyspace, request: &pb::RangeRequest, revision: i64) -> pb::Ran
             }
         }),
     }
-    let limit = if request.limit > 0 { request.limit as usize } else { usize::MAX };
     let more = kvs.len() > limit;
     kvs.truncate(limit);
     if request.keys_only {

@@ -4,7 +4,7 @@
 mod codec;
 mod reply;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -90,6 +90,8 @@ struct Sequencer {
     parcel_bytes: usize,
     /// Boxed, because the nodes of a tree are rarely full.
     watchers: BTreeMap<i64, Box<Entry>>,
+    /// Ids of watchers that the store has ended and the client has not canceled yet.
+    ended: HashSet<i64>,
     next_id: i64,
     wake: Arc<Wake>,
     /// The client asked how far the whole stream is, when the store was at this revision.
@@ -122,6 +124,7 @@ impl Sequencer {
             parcel: Vec::new(),
             parcel_bytes: 0,
             watchers: BTreeMap::new(),
+            ended: HashSet::new(),
             next_id: 0,
             wake: Arc::default(),
             progress_asked: None,
@@ -218,7 +221,7 @@ impl Sequencer {
         let spec = Spec::new(&request);
         let refusal = match self.check(&request, &spec).await {
             Err(error) => Some(error.to_string()),
-            Ok(()) if request.watch_id != 0 && self.watchers.contains_key(&request.watch_id) => {
+            Ok(()) if request.watch_id != 0 && self.is_taken(request.watch_id) => {
                 Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
             }
             Ok(()) => None,
@@ -254,11 +257,15 @@ impl Sequencer {
         check_watch(&spec.range, request.start_revision)
     }
 
+    fn is_taken(&self, id: i64) -> bool {
+        self.watchers.contains_key(&id) || self.ended.contains(&id)
+    }
+
     fn choose_id(&mut self, asked: i64) -> i64 {
         if asked != 0 {
             return asked;
         }
-        while self.watchers.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id += 1;
         }
         self.next_id += 1;
@@ -266,15 +273,16 @@ impl Sequencer {
     }
 
     async fn cancel(&mut self, id: i64) -> Result<(), Closed> {
-        if self.watchers.remove(&id).is_none() {
+        if self.watchers.remove(&id).is_none() && !self.ended.remove(&id) {
             return Ok(());
         }
         self.send(pb::WatchResponse { canceled: true, ..self.response(id) }).await
     }
 
-    /// Ends a watcher for a reason of the store.
+    /// Ends a watcher for a reason of the store. Its id stays taken until the client cancels it, too.
     async fn end(&mut self, id: i64, error: &WatchError) -> Result<(), Closed> {
         self.watchers.remove(&id);
+        self.ended.insert(id);
         let mut response = pb::WatchResponse { canceled: true, ..self.response(id) };
         match error {
             // The floor is the reason, and as in etcd the only revision that is told.

@@ -108,6 +108,8 @@ pub(crate) struct Watcher {
     spec: Spec,
     /// The first revision that has not been looked at.
     next: i64,
+    /// The compact floor when it was registered: what was at the revision before is not told.
+    floor: i64,
     /// Whether `next..` holds something to look at without being woken.
     behind: bool,
 }
@@ -129,7 +131,7 @@ impl Watcher {
         let (id, marked_after) = hub.register(&spec.range, &slot);
         let next = if spec.start > 0 { spec.start } else { hub.head() + 1 };
         let behind = next <= marked_after;
-        Ok(Self { hub, slot, id, spec, next, behind })
+        Ok(Self { hub, slot, id, spec, next, floor: floor.0, behind })
     }
 
     /// The revision to which nothing is missing, if the watcher has seen everything up to now.
@@ -173,14 +175,14 @@ impl Watcher {
     }
 
     fn select(&self, revised: &Arc<Revised>) -> Option<Events> {
-        let all = revised.events(self.spec.prev_kv);
+        let prev_kv = self.spec.prev_kv && revised.revision > self.floor;
+        let all = revised.events(prev_kv);
         let wanted = all.iter().filter(|event| self.spec.wants(event)).count();
         let (events, shared) = match wanted {
             0 => return None,
             n if n == all.len() => (Arc::clone(all), Some(Arc::clone(revised))),
             _ => (all.iter().filter(|event| self.spec.wants(event)).cloned().collect(), None),
         };
-        let prev_kv = self.spec.prev_kv;
         Some(Events { revision: revised.revision, events, shared, prev_kv })
     }
 

@@ -93,7 +93,18 @@ async fn a_compacted_start_is_canceled_with_the_floor() {
     assert!(stream.next().await.created);
     let canceled = stream.next().await;
     assert!(canceled.canceled);
-    assert_eq!((canceled.compact_revision, canceled.cancel_reason.as_str()), (8, ""));
+    assert_eq!(canceled.compact_revision, 8);
+    assert_eq!(canceled.header.expect("header").revision, 0, "as in etcd");
+    assert_eq!(canceled.cancel_reason, "");
+
+    // At the floor itself, what was before the event is gone.
+    let at_floor =
+        pb::WatchCreateRequest { start_revision: 8, prev_kv: true, ..Default::default() };
+    stream.create("a", at_floor).await;
+    assert!(stream.next().await.created);
+    let events = stream.next().await.events;
+    let known: Vec<bool> = events.iter().map(|event| event.prev_kv.is_some()).collect();
+    assert_eq!(known, [false, true, true, true]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
