@@ -36,7 +36,7 @@ fix: setup ## Format, and apply what clippy can mend
 	@$(ENV) cargo clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
 
 unit: build ## Unit, property, golden and integration tests, without the cluster of `e2e`
-	@$(ENV) cargo test --release --workspace --exclude pintle-chaos
+	@$(ENV) PINTLE=$$(realpath $(TARGET)/release/pintle) cargo test --release --workspace
 
 simulation: setup ## 200 seeds of the store's simulation, and its judges
 	@$(SIMULATION) --test judges --test simulation
@@ -46,7 +46,9 @@ e2e: build ## The end-to-end test: real kubectl, etcdctl and containerd, and a s
 
 test: verify unit e2e ## Everything that CI runs
 
-chaos: setup ## 5,000 seeds of the store's simulation
+chaos: build ## The long runs: 100,000 calls beside a real etcd, 50 rounds of kill -9, 5,000 seeds of the simulation
+	@$(ENV) PINTLE_DIFFERENTIAL_CALLS=100000 cargo test --release --workspace --test differential -- --nocapture
+	@$(ENV) PINTLE=$$(realpath $(TARGET)/release/pintle) PINTLE_SOAK_ROUNDS=50 cargo test --release --workspace --test soak -- --nocapture
 	@$(SIMULATION) --test simulation -- --seeds 5000
 
 bench: build ## The micro benches, then the store beside etcd (an hour; see docs/performance.md)

@@ -194,6 +194,11 @@ impl Background {
         self.stdout.take().map(Drain::all).unwrap_or_default()
     }
 
+    /// What it has printed so far.
+    pub fn so_far(&self) -> String {
+        self.stdout.as_ref().map(Drain::so_far).unwrap_or_default()
+    }
+
     /// Waits until the call has printed these words on its standard output.
     pub fn wait_for_words(&self, words: &str, limit: Duration) -> Result {
         wait_for(&format!("`{}` prints {words:?}", self.line), limit, || {

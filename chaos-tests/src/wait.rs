@@ -25,3 +25,21 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Resul
 pub(crate) fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
+
+/// The same, for a probe that is asynchronous.
+pub async fn wait_until<T>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match probe().await {
+            Ok(value) => return Ok(value),
+            Err(last) if start.elapsed() > limit => {
+                return Err(format!("{what}: not within {} s; last: {last}", limit.as_secs()));
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
