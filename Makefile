@@ -44,7 +44,7 @@ simulation: setup ## 200 seeds of the store's simulation, and its judges
 e2e: build ## The end-to-end test: real kubectl, etcdctl and containerd, and a short run of faults
 	@$(ENV) PINTLE=$$(realpath $(TARGET)/release/pintle) cargo test --release --workspace --test walking_cluster
 
-test: verify unit e2e ## Everything that CI runs
+test: verify unit simulation e2e ## Everything that CI runs
 
 chaos: build ## The long runs: 100,000 calls beside a real etcd, 50 rounds of kill -9, 5,000 seeds of the simulation
 	@$(ENV) PINTLE_DIFFERENTIAL_CALLS=100000 cargo test --release --workspace --test differential -- --nocapture

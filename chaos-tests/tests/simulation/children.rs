@@ -12,7 +12,7 @@ use crate::options::{Mistake, replay};
 /// Seeds that are run twice.
 const TWICE: u64 = 8;
 /// A mistake must be convicted within this many seeds.
-const CONVICTED_WITHIN: u64 = 40;
+const CONVICTED_WITHIN: u64 = 120;
 /// Reports that are shown in full.
 const REPORTS_MAX: usize = 5;
 
