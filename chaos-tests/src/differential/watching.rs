@@ -38,7 +38,7 @@ struct Log {
 
 impl Log {
     fn note(&mut self, response: pb::WatchResponse) {
-        let header = response.header.clone().unwrap_or_default();
+        let header = response.header.unwrap_or_default();
         let id = response.watch_id;
         let entries = self.entries.entry(id).or_default();
         if response.created {

@@ -15,9 +15,18 @@ use tokio::time::Instant;
 /// Long enough for anything on a busy machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A port that nobody uses, different at each call. It lies below those that the system gives to outgoing
+/// connections: one of these could take the port before its server does.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+    static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let call = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let offset = (std::process::id().wrapping_mul(97).wrapping_add(call)) % 5_000;
+        let port = 10_000 + u16::try_from(offset).expect("below 5,000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Waits until `condition` gives something.
