@@ -15,6 +15,8 @@ use crate::workload::VALUE_BYTES;
 
 /// How long the store is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How long a killed process may take to be gone.
+const AFTERMATH: Duration = Duration::from_secs(1);
 /// The values of the database that is larger than memory.
 const LARGE_VALUE_BYTES: usize = 4_096;
 /// How many times larger.
@@ -42,6 +44,10 @@ pub(super) async fn beyond(context: &Context<'_>, running: &mut Running) -> anyh
     let started = Instant::now();
     let sample = fill_and_read(context, running, keys).await;
     let after = started.elapsed();
+    if sample.is_err() {
+        // The connection may break before the process is seen to have ended.
+        tokio::time::sleep(AFTERMATH).await;
+    }
     match running.ended(0) {
         Some(status) => sample.with_context(|| {
             let limit = mebibytes(context.plan.memory_limit);
