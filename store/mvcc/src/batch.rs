@@ -22,7 +22,8 @@ use crate::auth::{Auth, Rows};
 use crate::database::Database;
 use crate::keyspace::{Head, Record, history, log::Change};
 use crate::outcome::{Outcome, Response, RevisionEvents, header};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Written};
+use crate::recent::Recent;
 use crate::view::{Snapshot, View};
 use crate::{Fault, QueryError, validate};
 
@@ -30,6 +31,7 @@ use crate::{Fault, QueryError, validate};
 pub(crate) struct Batch<'a> {
     database: &'a Database,
     snapshot: Option<&'a Snapshot<'a>>,
+    recent: Option<&'a Recent>,
     overlay: Overlay,
     /// Those before the batch, then those after it.
     pub(crate) alarms: Alarms,
@@ -47,7 +49,13 @@ impl<'a> Batch<'a> {
     /// On the newest state: for the thread that writes.
     pub(crate) fn new(database: &'a Database, head: Head) -> Self {
         let (overlay, alarms, auth, auth_rows, sealed, open) = Default::default();
-        Self { database, snapshot: None, overlay, alarms, auth, auth_rows, head, sealed, open }
+        let (snapshot, recent) = (None, None);
+        Self { database, snapshot, recent, overlay, alarms, auth, auth_rows, head, sealed, open }
+    }
+
+    /// With the newest records that the writer remembers.
+    pub(crate) fn with_recent(self, recent: &'a Recent) -> Self {
+        Self { recent: Some(recent), ..self }
     }
 
     /// On a snapshot: for transactions that only read.
@@ -108,12 +116,12 @@ impl<'a> Batch<'a> {
         (!self.auth_rows.is_empty()).then(|| Arc::clone(&self.auth))
     }
 
-    /// Everything for the database, the new head, and the events.
-    pub(crate) fn finish(self) -> (WriteBatch, Head, Vec<RevisionEvents>) {
-        let mut batch = WriteBatch::default();
+    /// Everything for the database, the new head, the events, and the records that changed.
+    pub(crate) fn finish(self) -> (WriteBatch, Head, Vec<RevisionEvents>, Written) {
+        let mut batch = WriteBatch::with_capacity_bytes(self.overlay.encoded_bytes());
         self.overlay.write_to(self.database, &mut batch);
         self.auth_rows.write_to(self.database, &mut batch);
-        (batch, self.head, self.sealed)
+        (batch, self.head, self.sealed, self.overlay.current)
     }
 
     /// The database with everything that the batch has written so far.
@@ -121,6 +129,7 @@ impl<'a> Batch<'a> {
         View {
             database: self.database,
             snapshot: self.snapshot,
+            recent: self.recent,
             overlay: Some(&self.overlay),
             head: self.head,
             revision: self.revision(),

@@ -56,6 +56,7 @@ mod overlay;
 mod pages;
 mod range;
 mod reader;
+mod recent;
 pub mod validate;
 mod view;
 

@@ -12,6 +12,7 @@ use crate::batch::Batch;
 use crate::census::Census;
 use crate::database::{Database, Generations};
 use crate::keyspace::{Family, Head, head};
+use crate::recent::Recent;
 use crate::{Applied, Entry, Fault, Options, Reader};
 
 /// The one writer of a member's state. Not cloneable; readers are ([`Mvcc::reader`]).
@@ -21,6 +22,7 @@ pub struct Mvcc {
     options: Options,
     database: Arc<Database>,
     head: Head,
+    recent: Recent,
     census: Census,
     alarms: Alarms,
     auth: Arc<Auth>,
@@ -39,7 +41,19 @@ impl Mvcc {
         let alarms = Alarms::load(&database)?;
         let auth = Arc::new(Auth::load(&database)?);
         let reader = Reader::new(Arc::clone(&database), Arc::clone(&auth));
-        Ok(Self { generations, options, database, head, census, alarms, auth, applied, reader })
+        let recent = Recent::new(options.recent_bytes);
+        Ok(Self {
+            generations,
+            options,
+            database,
+            head,
+            recent,
+            census,
+            alarms,
+            auth,
+            applied,
+            reader,
+        })
     }
 
     /// A handle for everybody who only reads; stays valid over [`Mvcc::install`].
@@ -58,7 +72,7 @@ impl Mvcc {
     /// a new `applied` alone. After a fault nothing of the batch is visible, and this
     /// value must not be used again: stop, reopen, replay.
     pub fn apply(&mut self, entries: &[Entry<'_>], applied: Bytes) -> Result<Applied, Fault> {
-        let mut batch = Batch::new(&self.database, self.head);
+        let mut batch = Batch::new(&self.database, self.head).with_recent(&self.recent);
         batch.alarms = self.alarms.clone();
         batch.auth = Arc::clone(&self.auth);
         let mut outcomes = Vec::with_capacity(entries.iter().map(|e| e.commands.len()).sum());
@@ -71,11 +85,12 @@ impl Mvcc {
         self.census.balance(&batch.view())?;
         let mut alarms = std::mem::take(&mut batch.alarms);
         let auth = batch.changed_auth();
-        let (mut write, head, events) = batch.finish();
+        let (mut write, head, events, written) = batch.finish();
         alarms.write_to(&self.database, &mut write);
         self.census.write_to(&self.database, &mut write);
         write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
         self.publish(auth, |this| this.database.write(write, &head))?;
+        self.recent.remember(&written);
         (self.head, self.alarms) = (head, alarms);
         self.applied = Some(applied);
         Ok(Applied { outcomes, events })
@@ -113,6 +128,7 @@ impl Mvcc {
         let old = std::mem::replace(&mut self.database, Arc::clone(&database));
         (self.head, self.census, self.applied) = (head, census, applied);
         self.alarms = alarms;
+        self.recent.clear();
         self.publish(Some(auth.into()), |this| {
             this.reader.replace(database);
             Ok(())

@@ -8,6 +8,8 @@ pub struct Options {
     /// Unflushed writes kept in memory, over all column families. Also bounds how much of the log
     /// is replayed after a crash.
     pub write_buffer_bytes: usize,
+    /// Newest records of keys written lately that the writer keeps at hand.
+    pub recent_bytes: usize,
     /// Threads for flushes and compactions.
     pub background_jobs: u32,
     /// Keys of a range are counted in buckets of at most this many: more make counting slower at
@@ -20,6 +22,7 @@ impl Default for Options {
         Self {
             block_cache_bytes: 256 << 20,
             write_buffer_bytes: 64 << 20,
+            recent_bytes: 64 << 20,
             background_jobs: 2,
             count_bucket_keys_max: 1_024,
         }

@@ -26,7 +26,20 @@ pub(crate) struct Overlay {
     pub(crate) lease_keys: BTreeMap<(i64, Bytes), bool>,
 }
 
+/// What a write batch adds to a key and a value: a tag, a column family, two lengths; and a record's
+/// numbers.
+const PUT_BYTES: usize = 40;
+
 impl Overlay {
+    /// About what [`Overlay::write_to`] adds, so that the batch is made large enough at once.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        let records = self.current.iter().chain(&self.history).map(|(key, record)| {
+            PUT_BYTES + key.len() + record.as_ref().map_or(0, |record| record.value.len())
+        });
+        let log = self.log.iter().map(|(_, _, _, key)| PUT_BYTES + log::KEY_BYTES + key.len());
+        records.sum::<usize>() + log.sum::<usize>()
+    }
+
     /// Adds everything to `batch`.
     pub(crate) fn write_to(&self, database: &Database, batch: &mut WriteBatch) {
         let mut buffer = Vec::new();

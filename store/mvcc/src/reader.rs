@@ -325,8 +325,11 @@ impl Reader {
     ) -> Option<Result<pb::RangeResponse, QueryError>> {
         let database = self.database.load();
         database.published().undisturbed(|head| {
-            let (snapshot, overlay, revision) = (None, None, head.revision);
-            range::range(&View { database: &database, snapshot, overlay, head, revision }, request)
+            let (snapshot, recent, overlay) = (None, None, None);
+            let revision = head.revision;
+            let database = &*database;
+            let view = View { database, snapshot, recent, overlay, head, revision };
+            range::range(&view, request)
         })
     }
 

@@ -13,6 +13,7 @@ use rocksdb::{DB, DBRawIterator, ReadOptions, SnapshotWithThreadMode};
 use crate::database::Database;
 use crate::keyspace::{Family, Head, Record, RecordRef, history, lease, log};
 use crate::overlay::{Overlay, Written};
+use crate::recent::Recent;
 use crate::{Fault, census};
 use cursor::Cursor;
 pub(crate) use scan::Scan;
@@ -25,6 +26,8 @@ pub(crate) struct View<'a> {
     pub(crate) database: &'a Database,
     /// `None` reads the newest, which is consistent only on the thread that writes.
     pub(crate) snapshot: Option<&'a Snapshot<'a>>,
+    /// What the thread that writes remembers of the newest state; below the overlay.
+    pub(crate) recent: Option<&'a Recent>,
     pub(crate) overlay: Option<&'a Overlay>,
     pub(crate) head: Head,
     /// The newest revision that can be read: the head's, or one more while a command writes.
@@ -38,7 +41,8 @@ impl<'a> View<'a> {
         snapshot: &'a Snapshot<'a>,
         head: Head,
     ) -> Self {
-        Self { database, snapshot: Some(snapshot), overlay: None, head, revision: head.revision }
+        let (recent, overlay, revision) = (None, None, head.revision);
+        Self { database, snapshot: Some(snapshot), recent, overlay, head, revision }
     }
 
     /// The revision that a request's `revision` means: 0 and below mean the newest.
@@ -57,6 +61,9 @@ impl<'a> View<'a> {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Record>, Fault> {
         if let Some(written) = self.written(Family::Current).and_then(|map| map.get(key)) {
             return Ok(written.clone());
+        }
+        if let Some(known) = self.recent.and_then(|recent| recent.get(key)) {
+            return Ok(known.clone());
         }
         let family = self.database.family(Family::Current);
         let stored = self.database.db().get_pinned_cf_opt(family, key, &self.read_options())?;
