@@ -2,6 +2,7 @@
 
 mod authority;
 mod front;
+mod gather;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use self::authority::MendAuthority;
 pub(crate) use self::front::{Answering, Direct, Front};
+use self::gather::Gather;
 use crate::auth::{ClientCertificate, common_name};
 use crate::tls;
 
@@ -145,8 +147,8 @@ where
         .max_concurrent_streams(limits.concurrent_streams_max)
         .keep_alive_interval(Some(limits.keepalive_interval).filter(|every| !every.is_zero()))
         .keep_alive_timeout(limits.keepalive_timeout);
-    let connection =
-        builder.serve_connection_with_upgrades(TokioIo::new(MendAuthority::new(stream)), front);
+    let stream = Gather::new(MendAuthority::new(stream));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), front);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

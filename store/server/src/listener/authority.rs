@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEADER: usize = 9;
 const TYPE_HEADERS: u8 = 1;
 const FLAG_PADDED: u8 = 0x8;
@@ -35,6 +35,7 @@ enum State {
 pub(super) struct MendAuthority<S> {
     inner: S,
     state: State,
+    http2: bool,
     incoming: BytesMut,
     mended: BytesMut,
 }
@@ -42,7 +43,12 @@ pub(super) struct MendAuthority<S> {
 impl<S> MendAuthority<S> {
     pub(super) fn new(inner: S) -> Self {
         let (incoming, mended) = (BytesMut::new(), BytesMut::new());
-        Self { inner, state: State::Preface, incoming, mended }
+        Self { inner, state: State::Preface, http2: false, incoming, mended }
+    }
+
+    /// Whether it began as HTTP/2 does.
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2
     }
 
     /// Moves what is understood from `incoming` to `mended`.
@@ -57,6 +63,7 @@ impl<S> MendAuthority<S> {
             }
             self.mended.put(self.incoming.split_to(PREFACE.len()));
             self.state = State::Frames;
+            self.http2 = true;
         }
         while matches!(self.state, State::Frames) && self.incoming.len() >= FRAME_HEADER {
             let size = usize::try_from(self.incoming.clone().get_uint(3)).unwrap_or(usize::MAX);

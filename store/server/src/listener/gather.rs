@@ -1,0 +1,243 @@
+//! Gathers what an HTTP/2 connection has to write into few system calls.
+//!
+//! When a batch is applied, hundreds of calls are answered at once, each in a task of its own. The first of
+//! them wakes its connection, which the runtime polls next: it would write that one answer, and the
+//! others one by one later. Here a flush first lets every task that is ready already have its turn (the
+//! connection wakes itself and goes to the end of the queue), then writes what has come together.
+//!
+//! Whether a flush belongs to the next turn is seen from reads: HTTP/2 reads until there is
+//! nothing more, then writes and flushes, in every turn. HTTP/1 does not, and passes through.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::authority::MendAuthority;
+
+/// More is not held back: the client may as well begin to read.
+const HELD_MAX: usize = 64 << 10;
+/// Memory that an idle connection may keep.
+const IDLE_MAX: usize = 4 << 10;
+
+/// When what is held goes out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    /// Nothing was flushed.
+    Idle,
+    /// At the flush of the next turn, which was asked for.
+    NextTurn,
+    /// At the next flush.
+    Due,
+}
+
+/// A connection that writes once a turn.
+pub(super) struct Gather<S> {
+    inner: MendAuthority<S>,
+    held: BytesMut,
+    flush: Flush,
+}
+
+impl<S> Gather<S> {
+    pub(super) fn new(inner: MendAuthority<S>) -> Self {
+        Self { inner, held: BytesMut::new(), flush: Flush::Idle }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Gather<S> {
+    fn write_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(context, &self.held))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.held.advance(written);
+        }
+        if self.held.capacity() > IDLE_MAX {
+            self.held = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.flush == Flush::NextTurn {
+            self.flush = Flush::Due;
+        }
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let length: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        if this.inner.is_http2() && this.held.len() + length <= HELD_MAX {
+            buffers.iter().for_each(|buffer| this.held.extend_from_slice(buffer));
+            return Poll::Ready(Ok(length));
+        }
+        ready!(this.write_held(context))?;
+        Pin::new(&mut this.inner).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// What is held counts as flushed once its turn is arranged.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.held.is_empty() && this.flush != Flush::Due {
+            if this.flush == Flush::Idle {
+                this.flush = Flush::NextTurn;
+                context.waker().wake_by_ref();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.write_held(context))?;
+        this.flush = Flush::Idle;
+        Pin::new(&mut this.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.write_held(context))?;
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::authority::PREFACE;
+    use super::*;
+
+    /// A socket that keeps each write apart and takes at most `room` bytes at once.
+    #[derive(Clone)]
+    struct Socket {
+        incoming: &'static [u8],
+        writes: Arc<Mutex<Vec<Vec<u8>>>>,
+        room: usize,
+    }
+
+    impl AsyncRead for Socket {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.incoming.is_empty() {
+                return Poll::Pending;
+            }
+            buffer.put_slice(std::mem::take(&mut self.incoming));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let taken = bytes.len().min(self.room);
+            if taken == 0 {
+                return Poll::Pending;
+            }
+            self.writes.lock().push(bytes[..taken].to_vec());
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn connection(preface: &'static [u8], room: usize) -> (Gather<Socket>, Socket) {
+        let socket = Socket { incoming: preface, writes: Arc::default(), room };
+        let mut gather = Gather::new(MendAuthority::new(socket.clone()));
+        let mut seen = vec![0; preface.len()];
+        gather.read_exact(&mut seen).await.expect("it is there");
+        (gather, socket)
+    }
+
+    fn turn(gather: &mut Gather<Socket>, answers: &[&[u8]]) -> Poll<io::Result<()>> {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut bytes = [0; 10];
+        assert!(
+            Pin::new(&mut *gather)
+                .poll_read(&mut context, &mut ReadBuf::new(&mut bytes))
+                .is_pending()
+        );
+        for answer in answers {
+            let written = Pin::new(&mut *gather).poll_write(&mut context, answer);
+            assert!(matches!(written, Poll::Ready(Ok(count)) if count == answer.len()));
+            assert!(Pin::new(&mut *gather).poll_flush(&mut context).is_ready());
+        }
+        Pin::new(&mut *gather).poll_flush(&mut context)
+    }
+
+    #[tokio::test]
+    async fn answers_of_a_turn_and_of_those_before_it_go_out_together() {
+        let (mut gather, socket) = connection(PREFACE, usize::MAX).await;
+        assert!(turn(&mut gather, &[b"one", b"two"]).is_ready());
+        assert!(socket.writes.lock().is_empty());
+        assert!(turn(&mut gather, &[]).is_ready());
+        assert_eq!(*socket.writes.lock(), [b"onetwo".to_vec()]);
+        assert!(turn(&mut gather, &[b"three"]).is_ready());
+        assert!(turn(&mut gather, &[b"four"]).is_ready());
+        let writes = socket.writes.lock().concat();
+        assert_eq!(writes, b"onetwothreefour");
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_holds_the_writer_up_and_loses_nothing() {
+        let (mut gather, socket) = connection(PREFACE, 0).await;
+        let mut context = Context::from_waker(Waker::noop());
+        let chunk = vec![7; 40 << 10];
+        assert!(Pin::new(&mut gather).poll_write(&mut context, &chunk).is_ready());
+        assert!(Pin::new(&mut gather).poll_write(&mut context, &chunk).is_pending());
+        assert!(turn(&mut gather, &[]).is_ready(), "its turn is still to come");
+        assert!(turn(&mut gather, &[]).is_pending(), "the socket is full");
+        let mut open = Gather {
+            inner: MendAuthority::new(Socket { room: 1_000, ..socket.clone() }),
+            ..gather
+        };
+        open.shutdown().await.expect("written");
+        assert_eq!(socket.writes.lock().concat(), chunk);
+    }
+
+    #[tokio::test]
+    async fn http1_is_written_at_once() {
+        let (mut gather, socket) = connection(b"GET /health HTTP/1.1\r\n\r\n", usize::MAX).await;
+        gather.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("written");
+        assert_eq!(socket.writes.lock().len(), 1);
+    }
+}
