@@ -199,6 +199,7 @@ impl Nemesis {
             stall: self.rng.random_range(0.0..0.1),
             loss: self.rng.random_range(0.0..0.1),
             duplicate: self.rng.random_range(0.0..0.3),
+            refusal: self.rng.random_range(0.0..0.1),
         };
         self.cluster.recorder.fault(format!("weather: {weather:?}"));
         self.cluster.net.weather(weather);

@@ -40,10 +40,13 @@ pub(super) struct Weather {
     pub(super) loss: f64,
     /// How often what may come twice does.
     pub(super) duplicate: f64,
+    /// How often a member is not found although it is there, as behind a firewall that refuses.
+    pub(super) refusal: f64,
 }
 
 impl Weather {
-    pub(super) const FAIR: Self = Self { delay_max: 2, stall: 0.0, loss: 0.0, duplicate: 0.0 };
+    pub(super) const FAIR: Self =
+        Self { delay_max: 2, stall: 0.0, loss: 0.0, duplicate: 0.0, refusal: 0.0 };
 }
 
 /// Where a member is reached.
@@ -141,6 +144,12 @@ impl Net {
         inner.rng.random_bool(duplicate)
     }
 
+    fn rolls_refusal(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let refusal = inner.weather.refusal;
+        inner.rng.random_bool(refusal)
+    }
+
     fn is_cut(&self, way: (usize, usize)) -> bool {
         self.inner.lock().cuts.contains(&way)
     }
@@ -220,7 +229,8 @@ pub(super) struct Wire {
 impl Wire {
     async fn carry(self, url: String, request: PeerRequest) -> Result<PeerResponse, BoxError> {
         let door = self.net.inner.lock().doors.get(&url).cloned();
-        let Some(door) = door.filter(|_| !self.gone.is_cancelled()) else {
+        let refuses = self.gone.is_cancelled() || self.net.rolls_refusal();
+        let Some(door) = door.filter(|_| !refuses) else {
             sleep(self.net.roll().0).await;
             return Err(refused());
         };
@@ -228,8 +238,9 @@ impl Wire {
         let way = Way { net: Arc::clone(&self.net), from: self.place, to: door.place, ends };
         way.travel().await?;
         let path = request.uri().path();
-        let streamed = path.ends_with("/Append");
-        let answer = if streamed {
+        let both_ways = path.ends_with("/Append");
+        let streamed = both_ways || path.ends_with("/Attend");
+        let answer = if both_ways {
             let (head, body) = request.into_parts();
             deliver(&door, PeerRequest::from_parts(head, way.clone().pump(body)))
         } else if path.ends_with("/InstallSnapshot") {

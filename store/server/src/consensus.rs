@@ -14,4 +14,4 @@ mod suite;
 mod types;
 
 pub(crate) use codec::{decode, encode};
-pub(crate) use types::{Batch, Membership, Node, Raft, StoredMembership, TypeConfig};
+pub(crate) use types::{Batch, Membership, Node, Raft, StoredMembership, TypeConfig, Vote};

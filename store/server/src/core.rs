@@ -26,6 +26,9 @@ use crate::quota::Quota;
 use crate::read_index::ReadIndex;
 use crate::watch::Hub;
 
+/// How long a leader that hands over waits for what it has proposed.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+
 /// Counts for the metrics endpoint that nothing else keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -62,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) range_budget: Budget,
     /// Whether the leader has answered lately.
     pub(crate) has_leader: watch::Sender<bool>,
+    /// Writes of other members that this one has taken and not answered.
+    pub(crate) relaying: watch::Sender<usize>,
     /// Clients are served no longer: their streams end.
     pub(crate) clients_stop: CancellationToken,
     /// Peers are served no longer: their streams end.
@@ -137,10 +142,14 @@ impl Core {
         Ok(())
     }
 
-    /// Hands leadership to `target` and waits until somebody else leads.
+    /// Hands leadership to `target` and waits until somebody else leads. Writes wait meanwhile, and
+    /// go to the next leader then.
     pub(crate) async fn move_leader(&self, target: u64) -> Result<(), ReadError> {
         let unavailable = |message: &str| ReadError::Unavailable(message.to_owned());
         let mut leadership = self.leadership.clone();
+        let _held_back = self.proposer.hold_back();
+        // Whatever is not applied by then gets its answer from the next leader's log.
+        drop(tokio::time::timeout(DRAIN_MAX, self.proposer.drained()).await);
         let triggered = self.raft.trigger().transfer_leader(target).await;
         triggered.map_err(|_| unavailable(errors::STOPPED))?;
         let moved = async {

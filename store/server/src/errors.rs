@@ -179,21 +179,18 @@ fn describe(status: &Status) -> String {
 /// Whether a failed call certainly never reached the other side: no connection could be made, or
 /// it was gone before the request was handed to it.
 pub(crate) fn never_sent(status: &Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && error.kind() == std::io::ErrorKind::ConnectionRefused
-        {
-            return true;
-        }
-        if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && (error.is_canceled() || error.is_closed())
-        {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+    let closed = |error: &hyper::Error| error.is_canceled() || error.is_closed();
+    is_refused(status) || causes(status).filter_map(|error| error.downcast_ref()).any(closed)
+}
+
+/// Whether nobody listened where a call went.
+pub(crate) fn is_refused(status: &Status) -> bool {
+    let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    causes(status).filter_map(|error| error.downcast_ref()).any(refused)
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(status), |error| error.source())
 }
 
 #[cfg(test)]

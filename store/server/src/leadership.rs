@@ -8,7 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
 use openraft::{Instant as _, RaftMetrics, ServerState};
 
-use crate::consensus::{Node, Raft, StoredMembership, TypeConfig};
+use crate::consensus::{Node, Raft, StoredMembership, TypeConfig, Vote};
 
 type Watched<T> = openraft::alias::WatchReceiverOf<TypeConfig, T>;
 
@@ -70,6 +70,11 @@ impl Leadership {
         self.server.borrow_watched().vote.leader_id.term
     }
 
+    /// Whom this member has voted for, or follows.
+    pub(crate) fn vote(&self) -> Vote {
+        self.server.borrow_watched().vote
+    }
+
     /// The newest index in this member's log.
     pub(crate) fn last_index(&self) -> u64 {
         self.metrics.borrow_watched().last_log_index.unwrap_or(0)
@@ -114,6 +119,13 @@ impl Leadership {
     /// Resolves when `id` is not the leader any more.
     pub(crate) async fn lost(mut self, id: u64) {
         while self.leader_id() == Some(id) {
+            self.changed().await;
+        }
+    }
+
+    /// Resolves when this member holds another vote than `vote`: another leader, or an election.
+    pub(crate) async fn superseded(mut self, vote: Vote) {
+        while self.vote() == vote {
             self.changed().await;
         }
     }

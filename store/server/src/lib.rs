@@ -16,6 +16,7 @@ mod core;
 mod corruption;
 mod disk;
 mod errors;
+mod fail_over;
 mod grpc;
 mod handle;
 mod host;

@@ -38,7 +38,9 @@ use crate::proposer::Proposer;
 use crate::quota::{self, Quota};
 use crate::read_index::ReadIndex;
 use crate::watch::Hub;
-use crate::{compactor, corruption, lease, members, proposer, read_index, retention, tls};
+use crate::{
+    compactor, corruption, fail_over, lease, members, proposer, read_index, retention, tls,
+};
 
 /// How long a stopping leader waits for its successor.
 const TRANSFER_MAX: Duration = Duration::from_secs(2);
@@ -234,6 +236,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
         removed: CancellationToken::new(),
         range_budget,
         has_leader: watch::Sender::new(false),
+        relaying: watch::Sender::new(0),
         clients_stop: clients_stop.gently.clone(),
         peers_stop: peers_stop.gently.clone(),
     });
@@ -246,6 +249,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
         leadership: leadership.clone(),
         applied: core.state.applied(),
         timeout,
+        lingering: watch::Sender::new(0),
     };
     let run = |task| background.spawn(task);
     run(Box::pin(proposer::run(context, proposals)) as BoxedTask);
@@ -255,6 +259,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     run(Box::pin(Arc::clone(&core.hub).run()));
     run(Box::pin(found(Arc::clone(&core), fresh)));
     run(Box::pin(count_leaders(Arc::clone(&core))));
+    run(Box::pin(fail_over::run(Arc::clone(&core))));
     run(Box::pin(retention::run(Arc::clone(&core))));
     let watching = Arc::clone(&core);
     run(Box::pin(async move { watching.watch_leader().await }));
@@ -381,7 +386,7 @@ impl Member {
     }
 
     async fn end(self) {
-        self.served.end().await;
+        self.served.end(&self.handle.core().relaying).await;
         self.background.end().await;
         if let Err(error) = self.handle.core().raft.shutdown().await {
             tracing::warn!(%error, "consensus did not stop cleanly");
@@ -414,7 +419,9 @@ async fn hand_over(core: &Core) {
     let membership = leadership.membership();
     let own = core.identity.member_id;
     let others = membership.membership().voter_ids().filter(|id| *id != own);
-    let Some(target) = others.max_by_key(|id| leadership.matched(*id)) else { return };
+    let answer = leadership.active(Duration::from_millis(core.config.election_ms));
+    let fitness = |id: &u64| (answer.contains(id), leadership.matched(*id));
+    let Some(target) = others.max_by_key(fitness) else { return };
     if tokio::time::timeout(TRANSFER_MAX, core.move_leader(target)).await.is_err() {
         tracing::warn!("no other member took over in time");
     }

@@ -4,6 +4,9 @@
 //! A follower's task sends its batches to the leader instead. Either way the proposer learns
 //! whether its command was applied, certainly was not, or may have been; what was certainly not
 //! applied (no leader yet, a leader that has gone) is proposed again until its time is up.
+//! While a leader hands over, its `gate` is closed.
+
+mod gate;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -16,6 +19,8 @@ use pintle_store_api::WriteError;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::gate::Gate;
+pub(crate) use self::gate::{Counted, none};
 use crate::consensus::{Batch, Node, Raft};
 use crate::errors;
 use crate::leadership::{Leader, Leadership};
@@ -35,6 +40,9 @@ const IN_FLIGHT_MAX: usize = 2;
 /// How long to wait before a batch that was refused is tried again: a leadership change is
 /// usually known by then.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
+/// A leader that has stepped down still answers for what it was sent; one that hangs is not waited
+/// for longer.
+const LINGER_MAX: Duration = Duration::from_secs(2);
 /// A member that forwarded a write answers when it has applied it too, so that its own reads see
 /// it; but a member that lags so much does not hold the answer back.
 const OWN_APPLY_MAX: Duration = Duration::from_secs(1);
@@ -71,13 +79,26 @@ impl Waiter {
 #[derive(Clone, Debug)]
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Proposal>,
+    gate: Arc<Gate>,
     timeout: Duration,
 }
 
 impl Proposer {
     pub(crate) fn new(timeout: Duration) -> (Self, Queue) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { queue: sender, timeout }, Queue(receiver))
+        let gate = Arc::new(Gate::default());
+        (Self { queue: sender, gate: Arc::clone(&gate), timeout }, Queue { receiver, gate })
+    }
+
+    /// Proposes nothing on this member until the value is dropped: what comes waits, or goes to
+    /// another leader.
+    pub(crate) fn hold_back(&self) -> Counted<'_> {
+        self.gate.close()
+    }
+
+    /// Resolves when everything that this member has proposed is applied.
+    pub(crate) async fn drained(&self) {
+        self.gate.drained().await;
     }
 
     /// Proposes `command` and waits until it is applied.
@@ -113,7 +134,10 @@ impl Proposer {
 }
 
 /// The receiving end, until the task takes it.
-pub(crate) struct Queue(mpsc::Receiver<Proposal>);
+pub(crate) struct Queue {
+    receiver: mpsc::Receiver<Proposal>,
+    gate: Arc<Gate>,
+}
 
 /// What the task needs of the member.
 pub(crate) struct Context {
@@ -122,6 +146,8 @@ pub(crate) struct Context {
     pub(crate) leadership: Leadership,
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) timeout: Duration,
+    /// Batches that wait for a leader that has stepped down, and so hold up nothing else.
+    pub(crate) lingering: watch::Sender<usize>,
 }
 
 enum Route {
@@ -132,6 +158,7 @@ enum Route {
 struct Task {
     context: Arc<Context>,
     queue: mpsc::Receiver<Proposal>,
+    gate: Arc<Gate>,
     /// Refused batches, to be proposed before anything newer.
     held: Vec<Proposal>,
 }
@@ -139,11 +166,14 @@ struct Task {
 /// Runs until every [`Proposer`] is gone.
 pub(crate) async fn run(context: Context, queue: Queue) {
     let mut leadership = context.leadership.clone();
-    let mut task = Task { context: Arc::new(context), queue: queue.0, held: Vec::new() };
+    let mut gate = queue.gate.watch();
+    let mut lingering = context.lingering.subscribe();
+    let context = Arc::new(context);
+    let mut task = Task { context, queue: queue.receiver, gate: queue.gate, held: Vec::new() };
     let mut in_flight = FuturesUnordered::new();
     loop {
         let route = task.route(&leadership);
-        let room = in_flight.len() < IN_FLIGHT_MAX;
+        let room = in_flight.len() < IN_FLIGHT_MAX + *lingering.borrow_and_update();
         let first = if task.held.is_empty() {
             tokio::select! {
                 Some(refused) = in_flight.next() => {
@@ -155,6 +185,8 @@ pub(crate) async fn run(context: Context, queue: Queue) {
                     None => break,
                 },
                 () = leadership.changed() => continue,
+                Ok(()) = gate.changed() => continue,
+                Ok(()) = lingering.changed() => continue,
             }
         } else {
             match (&route, room) {
@@ -163,6 +195,8 @@ pub(crate) async fn run(context: Context, queue: Queue) {
                     tokio::select! {
                         Some(refused) = in_flight.next() => task.hold(refused),
                         () = leadership.changed() => {}
+                        Ok(()) = gate.changed() => {}
+                        Ok(()) = lingering.changed() => {}
                     }
                     continue;
                 }
@@ -170,7 +204,7 @@ pub(crate) async fn run(context: Context, queue: Queue) {
         };
         if let Some(route) = route {
             let batch = task.gather(first);
-            in_flight.push(send(Arc::clone(&task.context), route, batch));
+            in_flight.push(send(Arc::clone(&task.context), Arc::clone(&task.gate), route, batch));
         }
     }
     // What is under way still gets its answers.
@@ -180,6 +214,7 @@ pub(crate) async fn run(context: Context, queue: Queue) {
 impl Task {
     fn route(&self, leadership: &Leadership) -> Option<Route> {
         match leadership.leader() {
+            Leader::This if self.gate.is_closed() => None,
             Leader::This => Some(Route::Local),
             Leader::Other(id, node) => Some(Route::Remote(id, node)),
             Leader::Unknown => None,
@@ -218,15 +253,24 @@ enum Sent {
 }
 
 /// Sends a batch and answers its proposers. Gives back what was certainly not applied.
-async fn send(context: Arc<Context>, route: Route, batch: Vec<Proposal>) -> Vec<Proposal> {
+async fn send(
+    context: Arc<Context>,
+    gate: Arc<Gate>,
+    route: Route,
+    batch: Vec<Proposal>,
+) -> Vec<Proposal> {
     if batch.is_empty() {
         return Vec::new();
     }
+    let vote = context.leadership.vote();
     let (commands, waiters): (Vec<Command>, Vec<Waiter>) =
         batch.into_iter().map(|proposal| (proposal.command, proposal.waiter)).unzip();
     let batch = CommandBatch { commands };
     let sent = match route {
-        Route::Local => propose(&context, &batch).await,
+        Route::Local => {
+            let _passing = gate.pass();
+            propose(&context, &batch).await
+        }
         Route::Remote(id, node) => forward(&context, id, &node, &batch).await,
     };
     match sent {
@@ -242,7 +286,10 @@ async fn send(context: Arc<Context>, route: Route, batch: Vec<Proposal>) -> Vec<
             Vec::new()
         }
         Sent::Refused => {
-            tokio::time::sleep(RETRY_AFTER).await;
+            tokio::select! {
+                () = context.leadership.clone().superseded(vote) => {}
+                () = tokio::time::sleep(RETRY_AFTER) => {}
+            }
             let queued = |waiter: Waiter| {
                 waiter.claim.store(QUEUED, Ordering::Release);
                 waiter
@@ -271,18 +318,19 @@ async fn forward(context: &Context, leader: u64, node: &Node, batch: &CommandBat
         addressed: Some(context.peers.addressed(leader)),
         batch: Some(batch.clone()),
     };
-    let response = tokio::select! {
-        response = client.propose(request) => response,
-        // A leader that hangs does not hold up what its successor could take.
+    let mut call = std::pin::pin!(client.propose(request));
+    let answered = tokio::select! {
+        answered = &mut call => Ok(answered),
         () = context.leadership.clone().lost(leader) => {
-            return Sent::Unknown(errors::LEADER_CHANGED);
+            let _lingers = Counted::new(&context.lingering);
+            tokio::time::timeout(LINGER_MAX, call).await
         }
         () = tokio::time::sleep(context.timeout) => return Sent::Unknown(errors::TIMEOUT),
     };
-    let response = match response {
-        Ok(response) => response.into_inner(),
-        Err(status) if errors::never_sent(&status) => return Sent::Refused,
-        Err(_) => return Sent::Unknown(errors::LEADER_CHANGED),
+    let response = match answered {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) if errors::never_sent(&status) => return Sent::Refused,
+        Ok(Err(_)) | Err(_) => return Sent::Unknown(errors::LEADER_CHANGED),
     };
     let Some(outcomes) = response.outcomes else { return Sent::Refused };
     let mut applied = context.applied.clone();

@@ -1,8 +1,10 @@
 //! The ports of a member and what is served on them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pintle_proto::raft::peer_server::PeerServer;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{StartError, failed};
@@ -11,7 +13,10 @@ use crate::handle::Handle;
 use crate::listener::{Front, HttpLimits, Listener, Stop, resolve};
 use crate::peer::{MESSAGE_BYTES_MAX, PeerService};
 use crate::tls::TlsPolicy;
-use crate::{grpc, http, metrics, tls};
+use crate::{grpc, http, metrics, proposer, tls};
+
+/// How long a member that stops waits for the writes of others that it has taken.
+const RELAY_MAX: Duration = Duration::from_secs(1);
 
 /// The ports, bound before anything is served, so that a taken one fails the start.
 pub(super) struct Ports {
@@ -88,10 +93,16 @@ impl Served {
         self.peers_stop.now.cancel();
     }
 
-    /// Clients first: what they still wait for, this member learns from its peers.
-    pub(super) async fn end(self) {
+    /// Clients first: what they still wait for, this member learns from its peers. So it does with
+    /// what peers have asked it to write when it still led (`relaying` counts it).
+    pub(super) async fn end(self, relaying: &watch::Sender<usize>) {
         self.clients_stop.gently.cancel();
         join(self.clients).await;
+        tokio::select! {
+            () = proposer::none(relaying) => {}
+            () = self.peers_stop.now.cancelled() => {}
+            () = tokio::time::sleep(RELAY_MAX) => {}
+        }
         self.peers_stop.gently.cancel();
         join(self.peers).await;
     }

@@ -20,6 +20,7 @@ use crate::consensus::convert::{
 };
 use crate::consensus::{snapshot_resume, snapshot_stream};
 use crate::core::Core;
+use crate::proposer::Counted;
 use crate::{corruption, errors, members};
 
 /// The peer port's service.
@@ -152,6 +153,25 @@ impl Peer for PeerService {
         Ok(Response::new(pb::TransferLeaderResponse { accepted, actual_vote, actual_log_id }))
     }
 
+    type AttendStream = Answers<pb::Attending>;
+
+    async fn attend(
+        &self,
+        request: Request<pb::AttendRequest>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        self.check_leader(request.into_inner().addressed.as_ref())?;
+        let lost = self.core.leadership.clone().lost(self.core.identity.member_id);
+        let stop = self.core.peers_stop.clone().cancelled_owned();
+        let ends = async move {
+            tokio::select! {
+                () = lost => {}
+                () = stop => {}
+            }
+        };
+        let nothing = futures::stream::once(ends).filter_map(|()| std::future::ready(None));
+        Ok(Response::new(nothing.boxed()))
+    }
+
     async fn offer_snapshot(
         &self,
         request: Request<pb::SnapshotOffer>,
@@ -190,6 +210,7 @@ impl Peer for PeerService {
             return Ok(Response::new(pb::ProposeResponse { outcomes: None }));
         }
         self.check_member(request.addressed.as_ref())?;
+        let _relaying = Counted::new(&self.core.relaying);
         let commands = request.batch.unwrap_or_default().commands;
         let answers = commands.into_iter().map(|command| self.core.proposer.propose(command));
         let answers = futures::future::join_all(answers).await;

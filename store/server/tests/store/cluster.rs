@@ -137,6 +137,68 @@ async fn a_clean_stop_hands_leadership_over_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_of_the_leader_fails_no_request() {
+    let mut cluster = Cluster::found(3, |_| {}).await;
+    for round in 0..3 {
+        let leader = cluster.leader().await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let written = Arc::new(AtomicUsize::new(0));
+        let followers = (0..3).filter(|i| *i != leader);
+        let writers: Vec<_> = followers
+            .flat_map(|i| (0..4).map(move |writer| (i, writer)))
+            .map(|(i, writer)| {
+                let handle = cluster.handle(i);
+                let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
+                tokio::spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        let done = put(&*handle, &format!("w/{i}/{writer}"), "v").await;
+                        if let Err(error) = done {
+                            println!("round {round}, member {i}: {error:?}");
+                            return Err(error);
+                        }
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok::<(), WriteError>(())
+                })
+            })
+            .collect();
+        let more = async |count: usize| {
+            let goal = written.load(Ordering::Relaxed) + count;
+            let reached = || async { (written.load(Ordering::Relaxed) >= goal).then_some(()) };
+            eventually("writes go on", reached).await;
+        };
+        more(50).await;
+        cluster.shutdown(leader).await;
+        more(50).await;
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            assert_eq!(writer.await.expect("writer"), Ok(()), "round {round}");
+        }
+        cluster.restart(leader).await;
+        cluster.ready().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_process_ends_is_replaced_before_its_time_is_up() {
+    // By their timers the others would stand for election after 54 s.
+    let mut cluster = Cluster::found(3, |config| config.election_ms = 60_000).await;
+    for round in 0..2 {
+        let leader = cluster.leader().await;
+        put(&*cluster.handle((leader + 1) % 3), "a", "0").await.expect("written");
+        cluster.kill(leader).await;
+        let other = cluster.handle((leader + 1) % 3);
+        let written = eventually("a write under the next leader", || async {
+            put(&*other, "a", "1").await.ok()
+        });
+        let written = tokio::time::timeout(Duration::from_secs(30), written).await;
+        written.unwrap_or_else(|_| panic!("no leader in round {round}"));
+        cluster.restart(leader).await;
+        cluster.ready().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_lags_gets_a_snapshot() {
     let tweak = |config: &mut pintle_store::Config| {
         config.snapshot_count = 20;
