@@ -63,12 +63,17 @@ async fn run(pair: &mut Pair, name: &str, calls: Vec<Call>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_calls_are_answered_as_etcd_answers_them() {
-    compare(Profile::General, 70).await;
+    compare(Profile::General, 50).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_kube_apiserver_sends_is_answered_as_etcd_answers_it() {
-    compare(Profile::Kubernetes, 30).await;
+    compare(Profile::Kubernetes, 25).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_and_roles_are_judged_as_etcd_judges_them() {
+    compare(Profile::Auth, 25).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

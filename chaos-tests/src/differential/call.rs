@@ -3,11 +3,15 @@
 //! Revisions are named relative to the store's state, so that a sequence keeps its meaning when
 //! the shrinker drops calls from it or when it starts at another revision.
 
+mod auth;
+
 use std::collections::BTreeMap;
 
 use pintle_proto::etcdserverpb as pb;
 use pintle_proto::etcdserverpb::compare::TargetUnion;
 use serde::{Deserialize, Serialize};
+
+pub use auth::{Auth, Permission};
 
 /// A revision, named by what it is near to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -172,27 +176,73 @@ pub enum Call {
     Put(Put),
     Delete(Delete),
     Txn(Txn),
-    Compact { revision: Rev, physical: bool },
-    LeaseGrant { id: i64, ttl: i64 },
-    LeaseRevoke { id: i64 },
-    LeaseTimeToLive { id: i64, keys: bool },
-    LeaseKeepAlive { id: i64 },
+    Compact {
+        revision: Rev,
+        physical: bool,
+    },
+    LeaseGrant {
+        id: i64,
+        ttl: i64,
+    },
+    LeaseRevoke {
+        id: i64,
+    },
+    LeaseTimeToLive {
+        id: i64,
+        keys: bool,
+    },
+    LeaseKeepAlive {
+        id: i64,
+    },
     LeaseLeases,
     Watch(Watch),
-    CancelWatch { id: i64 },
+    CancelWatch {
+        id: i64,
+    },
     WatchProgress,
-    HashKv { revision: Rev },
-    MemberList { linearizable: bool },
-    MemberRemove { id: u64 },
-    MemberPromote { id: u64 },
-    MemberUpdate { id: u64 },
+    HashKv {
+        revision: Rev,
+    },
+    MemberList {
+        linearizable: bool,
+    },
+    MemberRemove {
+        id: u64,
+    },
+    MemberPromote {
+        id: u64,
+    },
+    MemberUpdate {
+        id: u64,
+    },
     Status,
-    Alarms { action: i32, alarm: i32 },
+    Alarms {
+        action: i32,
+        alarm: i32,
+    },
     Defragment,
-    MoveLeader { target: u64 },
+    MoveLeader {
+        target: u64,
+    },
+    Auth(Auth),
+    /// A watch on a stream of its own: what counts is whether it may be.
+    WatchAlone(Watch),
+    /// With the token that the user got last; one that nobody made where there is none.
+    As {
+        user: String,
+        call: Box<Call>,
+    },
 }
 
 impl Call {
+    /// The call, whoever makes it.
+    pub fn inner(&self) -> &Self {
+        match self {
+            Self::As { call, .. } => call.inner(),
+            call => call,
+        }
+    }
+
     /// Whether a [`Rev::Of`] occurs in it.
     pub fn names_a_key(&self) -> bool {
         // The one place where that can be seen without walking every message.

@@ -4,6 +4,7 @@
 //! the current and the compacted one, where the rules change; and about one call in ten is wrong
 //! in some way.
 
+mod auth;
 mod kubernetes;
 
 use rand::rngs::StdRng;
@@ -28,21 +29,20 @@ pub enum Profile {
     General,
     /// What a kube-apiserver sends.
     Kubernetes,
+    /// Users and roles come and go, and several of them use the store.
+    Auth,
 }
 
 /// `count` calls; the same ones for the same seed.
 pub fn generate(seed: u64, count: usize, profile: Profile) -> Vec<Call> {
     let mut source = Source(StdRng::seed_from_u64(seed));
-    let next = |source: &mut Source| match profile {
-        Profile::General => source.call(),
-        Profile::Kubernetes => kubernetes::call(source),
-    };
     let mut calls = Vec::with_capacity(count);
+    if profile == Profile::Auth {
+        auth::calls(&mut source, &mut calls, count);
+        return calls;
+    }
     while calls.len() < count {
-        let call = next(&mut source);
-        if known::unlike(&call).is_none() {
-            calls.push(call);
-        }
+        calls.push(source.next(profile));
     }
     calls
 }
@@ -56,6 +56,20 @@ impl Source {
 
     fn of<T: Clone>(&mut self, items: &[T]) -> T {
         items.choose(&mut self.0).expect("there is always one").clone()
+    }
+
+    /// The next call that both should answer alike.
+    fn next(&mut self, profile: Profile) -> Call {
+        loop {
+            let call = match profile {
+                Profile::General => self.call(),
+                Profile::Kubernetes => kubernetes::call(self),
+                Profile::Auth => auth::call(self),
+            };
+            if known::unlike(&call).is_none() {
+                return call;
+            }
+        }
     }
 
     fn call(&mut self) -> Call {
@@ -271,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_seed_is_the_whole_description() {
-        for profile in [Profile::General, Profile::Kubernetes] {
+        for profile in [Profile::General, Profile::Kubernetes, Profile::Auth] {
             assert_eq!(generate(7, 300, profile), generate(7, 300, profile));
             assert_ne!(generate(7, 300, profile), generate(8, 300, profile));
         }
@@ -279,7 +293,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_replayed() {
-        for profile in [Profile::General, Profile::Kubernetes] {
+        for profile in [Profile::General, Profile::Kubernetes, Profile::Auth] {
             let calls = generate(1, 2_000, profile);
             let text = serde_json::to_string(&calls).expect("plain data");
             assert_eq!(serde_json::from_str::<Vec<Call>>(&text).expect("the same"), calls);

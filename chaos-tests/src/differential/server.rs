@@ -12,6 +12,8 @@ use crate::{Result, ports};
 /// Small, so that a request that is too large is still cheap.
 const REQUEST_BYTES_MAX: usize = 65_536;
 const TXN_OPS_MAX: usize = 8;
+/// As cheap as a password can be: there are many logins.
+const BCRYPT_COST: u32 = 4;
 /// The shortest lease is half as much again.
 const ELECTION_MS: u64 = 1_000;
 
@@ -66,6 +68,7 @@ impl Server {
             election_ms: ELECTION_MS,
             max_request_bytes: REQUEST_BYTES_MAX,
             max_txn_ops: TXN_OPS_MAX,
+            bcrypt_cost: BCRYPT_COST,
             ..Config::default()
         };
         let member = start(config).await.map_err(|error| format!("the store: {error}"))?;
@@ -96,6 +99,7 @@ fn etcd_command(dir: &Path, url: &str, peer: u16) -> Command {
         .args(["--election-timeout", &ELECTION_MS.to_string(), "--heartbeat-interval", "100"])
         .args(["--max-request-bytes", &REQUEST_BYTES_MAX.to_string()])
         .args(["--max-txn-ops", &TXN_OPS_MAX.to_string()])
+        .args(["--bcrypt-cost", &BCRYPT_COST.to_string()])
         // Its durability is not what is compared.
         .args(["--unsafe-no-fsync", "--log-level", "panic"])
         .env_clear()

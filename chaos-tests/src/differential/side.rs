@@ -1,16 +1,24 @@
 //! One of the two servers, as a client sees it.
 
+mod auth;
+
 use std::time::Instant;
 
 use pintle_proto::etcdserverpb as pb;
+use pintle_proto::etcdserverpb::auth_client::AuthClient;
 use pintle_proto::etcdserverpb::cluster_client::ClusterClient;
 use pintle_proto::etcdserverpb::kv_client::KvClient;
 use pintle_proto::etcdserverpb::lease_client::LeaseClient;
 use pintle_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use pintle_proto::etcdserverpb::watch_client::WatchClient;
+use pintle_proto::etcdserverpb::watch_request::RequestUnion;
 use tonic::Response;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
-use super::call::{Call, Frame};
+pub(super) use self::auth::{ROOT, ROOT_PASSWORD};
+use self::auth::{Shown, Tokens};
+use super::call::{Call, Frame, Watch};
 use super::server::Server;
 use super::text::{self, response};
 use super::watching::Watching;
@@ -19,14 +27,20 @@ use crate::{Result, wait_until};
 /// A lease that lives shorter may end while a sequence runs.
 const LASTING_TTL_MIN: i64 = 1_000;
 
-/// Clients of one server.
+type Service = InterceptedService<Channel, Shown>;
+
+/// Clients of one server. They show root's token while authentication is on, unless a call of the
+/// comparison is being made.
 #[derive(Debug)]
 pub(super) struct Side {
     channel: Channel,
-    pub(super) kv: KvClient<Channel>,
-    lease: LeaseClient<Channel>,
-    cluster: ClusterClient<Channel>,
-    maintenance: MaintenanceClient<Channel>,
+    pub(super) kv: KvClient<Service>,
+    lease: LeaseClient<Service>,
+    cluster: ClusterClient<Service>,
+    maintenance: MaintenanceClient<Service>,
+    auth: AuthClient<Service>,
+    watch: WatchClient<Service>,
+    tokens: Tokens,
     pub(super) watching: Watching,
     started: Instant,
 }
@@ -53,11 +67,16 @@ impl Side {
         })
         .await?;
         let watching = Watching::open(channel.clone()).await?;
+        let tokens = Tokens::default();
+        let service = InterceptedService::new(channel.clone(), tokens.shown());
         Ok(Self {
-            kv: KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
-            lease: LeaseClient::new(channel.clone()),
-            cluster: ClusterClient::new(channel.clone()),
-            maintenance: MaintenanceClient::new(channel.clone()),
+            kv: KvClient::new(service.clone()).max_decoding_message_size(usize::MAX),
+            lease: LeaseClient::new(service.clone()),
+            cluster: ClusterClient::new(service.clone()),
+            maintenance: MaintenanceClient::new(service.clone()),
+            auth: AuthClient::new(service.clone()),
+            watch: WatchClient::new(service),
+            tokens,
             channel,
             watching,
             started: Instant::now(),
@@ -72,6 +91,17 @@ impl Side {
 
     /// Makes a call that is answered at once; the answer as text.
     pub(super) async fn call(&mut self, call: &Call, frame: &Frame) -> String {
+        let user = match call {
+            Call::As { user, .. } => Some(user.as_str()),
+            _ => None,
+        };
+        self.tokens.show_of(user);
+        let answer = self.make(call.inner(), frame).await;
+        self.tokens.show_keeper();
+        answer
+    }
+
+    async fn make(&mut self, call: &Call, frame: &Frame) -> String {
         match call {
             Call::Range(range) => {
                 answer(self.kv.range(range.message(frame)).await, |it| response!(it))
@@ -93,6 +123,8 @@ impl Side {
             | Call::LeaseTimeToLive { .. }
             | Call::LeaseKeepAlive { .. }
             | Call::LeaseLeases => self.lease_call(call).await,
+            Call::Auth(call) => self.auth_call(call).await,
+            Call::WatchAlone(watch) => self.watch_alone(watch, frame).await,
             Call::Watch(_) | Call::CancelWatch { .. } | Call::WatchProgress => {
                 unreachable!("the session makes the calls of the watch stream")
             }
@@ -146,6 +178,28 @@ impl Side {
             },
             Err(status) => text::refusal(&status),
         }
+    }
+
+    /// The first response on a stream of its own.
+    async fn watch_alone(&mut self, watch: &Watch, frame: &Frame) -> String {
+        let request_union = Some(RequestUnion::CreateRequest(watch.message(frame)));
+        // The stream stays open: what comes first is the answer, not that it was closed.
+        let requests = tokio_stream::once(pb::WatchRequest { request_union });
+        let requests = tokio_stream::StreamExt::chain(requests, tokio_stream::pending());
+        match self.watch.watch(requests).await {
+            Ok(responses) => match responses.into_inner().message().await {
+                Ok(Some(response)) => response!(response),
+                Ok(None) => "nothing".to_owned(),
+                Err(status) => text::refusal(&status),
+            },
+            Err(status) => text::refusal(&status),
+        }
+    }
+
+    /// Writes a key that no call uses; its revision.
+    pub(super) async fn put(&mut self, put: &super::call::Put) -> Result<i64> {
+        let answer = self.kv.put(put.message()).await.map_err(|status| status.to_string())?;
+        Ok(answer.into_inner().header.unwrap_or_default().revision)
     }
 
     async fn maintenance_call(&mut self, call: &Call, frame: &Frame) -> String {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use pintle_proto::authpb;
 use pintle_proto::mvccpb::KeyValue;
 use pintle_store::inspect::{self, LogContent, LogEntry};
-use pintle_store::mvcc::offline::{Change, Offline};
+use pintle_store::mvcc::offline::{Accounts, Change, Offline};
 use pintle_store_api::{KeyRange, Revision};
 use serde_json::{Value, json};
 
@@ -25,6 +26,8 @@ enum What {
     Changes,
     /// Leases and their keys.
     Leases,
+    /// Users and roles; no passwords.
+    Auth,
     /// The Raft log.
     Log,
 }
@@ -140,6 +143,7 @@ fn told<W: Write>(state: &Offline, options: &Options, lines: &mut Lines<W>) -> a
                 );
             }
         }
+        What::Auth => accounts(&state.accounts()?, lines),
         What::Log => bail!("a snapshot has no log"),
     }
     Ok(())
@@ -167,6 +171,44 @@ fn head<W: Write>(state: &Offline, lines: &mut Lines<W>) -> anyhow::Result<()> {
         },
     );
     Ok(())
+}
+
+/// What passwords hash to is left out.
+fn accounts<W: Write>(accounts: &Accounts, lines: &mut Lines<W>) {
+    let (enabled, revision) = (accounts.enabled, accounts.revision);
+    lines.tell(
+        || json!({"enabled": enabled, "authRevision": revision}),
+        || format!("authentication {}, revision {revision}", if enabled { "on" } else { "off" }),
+    );
+    for user in &accounts.users {
+        let name = shown(&user.name);
+        let login = match user.options.is_some_and(|options| options.no_password) {
+            true => "no password",
+            false => "a password",
+        };
+        lines.tell(
+            || json!({"user": name, "roles": user.roles, "login": login}),
+            || format!("user {name}, {login}, roles: {}", user.roles.join(" ")),
+        );
+    }
+    for role in &accounts.roles {
+        let name = shown(&role.name);
+        let permissions: Vec<String> = role.key_permission.iter().map(permission).collect();
+        lines.tell(
+            || json!({"role": name, "permissions": permissions}),
+            || format!("role {name}: {}", permissions.join(", ")),
+        );
+    }
+}
+
+fn permission(permission: &authpb::Permission) -> String {
+    let kind = permission.perm_type().as_str_name();
+    let (key, end) = (shown(&permission.key), shown(&permission.range_end));
+    match &permission.range_end[..] {
+        [] => format!("{kind} {key}"),
+        [0] => format!("{kind} {key} and all after it"),
+        _ => format!("{kind} {key} to {end}"),
+    }
 }
 
 fn shown(bytes: &[u8]) -> String {

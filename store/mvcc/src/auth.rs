@@ -23,6 +23,7 @@ use imbl::OrdMap;
 use pintle_store_api::{AuthError, authpb};
 
 pub use authorizer::{Authorizer, Caller, LeaseKeys};
+pub(crate) use permissions::is_range;
 pub use published::Permit;
 pub(crate) use published::Published;
 pub(crate) use rows::Rows;
@@ -34,7 +35,7 @@ use crate::keyspace::auth::{self, Row};
 use permissions::Permissions;
 
 /// The user that must exist, and the role that allows everything.
-const ROOT: &str = "root";
+pub(crate) const ROOT: &str = "root";
 
 /// All users and roles at one auth revision.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! A state that no member is using: read without changing a byte, walked against its invariants
 //! ([`check`]), or told entry by entry for people who debug.
 
+mod auth;
 mod check;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use crate::database::Generations;
 use crate::keyspace::{Family, Head, RecordRef, alarm, head, history, lease, log};
 use crate::{Fault, Lease};
 
+pub use auth::Accounts;
 pub use check::{Problem, Report};
 
 /// A database opened for reading.

@@ -157,6 +157,23 @@ pub(crate) fn write_from(status: &Status) -> WriteError {
     WriteError::Unknown(describe(status))
 }
 
+/// How etcd words a refusal for lack of rights on a watch stream, where there is no code: Go clients
+/// compare the whole text to know that they must log in again.
+pub(crate) fn cancel_reason(error: &WatchError) -> String {
+    match error {
+        WatchError::Rejected(Rejection::Auth(error)) => {
+            format!("rpc error: code = {:?} desc = {error}", auth_code(*error))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The text of a cancel reason, without the code that etcd puts before some.
+pub(crate) fn without_code(reason: &str) -> &str {
+    let worded = reason.strip_prefix("rpc error: code = ");
+    worded.and_then(|rest| rest.split_once(" desc = ")).map_or(reason, |(_, text)| text)
+}
+
 pub(crate) fn watch_from(status: &Status) -> WatchError {
     match read_from(status) {
         ReadError::Rejected(Rejection::Compacted(at)) => WatchError::Compacted(at),

@@ -90,8 +90,10 @@ impl Handle {
         answer
     }
 
-    fn check_size(&self, request: &impl Message) -> Result<(), Rejection> {
+    async fn check_size(&self, request: &impl Message) -> Result<(), Rejection> {
         if request.encoded_len() > self.core.config.max_request_bytes {
+            // Whose token is no good hears that first.
+            self.identity().await?;
             return Err(Rejection::RequestTooLarge);
         }
         Ok(())
@@ -114,7 +116,7 @@ impl Handle {
     /// Writes one key.
     pub(crate) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, WriteError> {
         validate::put(&request)?;
-        self.check_size(&request)?;
+        self.check_size(&request).await?;
         quota::check(&self.core, cost::put(&request)).await?;
         self.core.counters.puts.fetch_add(1, Ordering::Relaxed);
         let Response::Put(mut response) = self.propose(Kind::Put(request)).await? else {
@@ -130,7 +132,7 @@ impl Handle {
         request: pb::DeleteRangeRequest,
     ) -> Result<pb::DeleteRangeResponse, WriteError> {
         validate::delete_range(&request)?;
-        self.check_size(&request)?;
+        self.check_size(&request).await?;
         self.core.counters.deletes.fetch_add(1, Ordering::Relaxed);
         let Response::DeleteRange(mut response) = self.propose(Kind::DeleteRange(request)).await?
         else {
@@ -194,7 +196,7 @@ impl Store for Handle {
         let mut response = if validate::is_read_only(&request) {
             self.read_txn(request).await.map_err(as_write)?
         } else {
-            self.check_size(&request)?;
+            self.check_size(&request).await?;
             quota::check(&self.core, cost::txn(&request)).await?;
             match self.propose(Kind::Txn(request)).await? {
                 Response::Txn(response) => response,
@@ -248,9 +250,9 @@ impl Store for Handle {
         &self,
         request: pb::LeaseGrantRequest,
     ) -> Result<pb::LeaseGrantResponse, WriteError> {
-        validate::lease_grant(&request)?;
         quota::check(&self.core, cost::LEASE).await?;
         self.require(|may| may.login()).await?;
+        validate::lease_grant(&request)?;
         let ttl = request.ttl.max(self.core.config.lease_ttl_min());
         loop {
             let id = if request.id == 0 { rand::random_range(1..=i64::MAX) } else { request.id };

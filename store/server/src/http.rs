@@ -52,8 +52,7 @@ pub(crate) fn client_routes(core: &Arc<Core>, grpc: Router, tls: bool) -> Router
     let config = &core.config.web;
     let mut routes = grpc.clone().merge(router(core)).merge(metrics::router(Arc::clone(core)));
     if config.grpc_gateway {
-        let limit = core.config.max_request_bytes;
-        routes = routes.merge(gateway::router(grpc, limit));
+        routes = routes.merge(gateway::router(core, grpc));
     }
     access::guard(routes.fallback(not_found), config, tls)
 }

@@ -169,7 +169,8 @@ impl Auth {
         Ok(())
     }
 
-    /// A second grant on the same range takes the place of the first one.
+    /// A grant takes the place of the role's first one from the same key if that has the same end; else
+    /// it is one more. So a role may hold several grants on a range, and what counts is their union.
     fn role_grant_permission(
         &mut self,
         request: &pb::AuthRoleGrantPermissionRequest,
@@ -182,14 +183,15 @@ impl Auth {
         let role = self.roles.get(&request.name).ok_or(AuthError::RoleNotFound)?;
         let mut role = authpb::Role::clone(role);
         let permissions = &mut role.key_permission;
-        let same = |one: &&mut authpb::Permission| {
-            one.key == granted.key && one.range_end == granted.range_end
-        };
-        if let Some(known) = permissions.iter_mut().find(same) {
-            known.perm_type = granted.perm_type;
-        } else {
-            let place = permissions.partition_point(|one| one.key <= granted.key);
-            permissions.insert(place, granted.clone());
+        let first = permissions.partition_point(|one| one.key < granted.key);
+        match permissions.get_mut(first) {
+            Some(known) if known.key == granted.key && known.range_end == granted.range_end => {
+                known.perm_type = granted.perm_type;
+            }
+            _ => {
+                let last = permissions.partition_point(|one| one.key <= granted.key);
+                permissions.insert(last, granted.clone());
+            }
         }
         self.put_role(&request.name, role, rows);
         self.commit(rows);

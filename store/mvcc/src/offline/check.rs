@@ -4,6 +4,8 @@
 //! removed when RocksDB gets to it. Damage that does not decode is named and passed over, so that one
 //! bad entry does not hide the others.
 
+mod auth;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -76,6 +78,7 @@ pub(super) fn run(state: &Offline) -> Result<Report, Fault> {
     walk.history()?;
     walk.log()?;
     walk.census()?;
+    walk.auth()?;
     Ok(walk.report)
 }
 

@@ -5,8 +5,10 @@ use std::path::Path;
 use bytes::Bytes;
 use pintle_mvcc::offline::{Offline, active_folder};
 use pintle_mvcc::{Entry, Mvcc};
-use pintle_proto::raft::{Command, LeaseGrant, command::Kind};
-use pintle_store_api::{KeyRange, Revision, pb};
+use pintle_proto::raft::auth_command::Change;
+use pintle_proto::raft::{AuthCommand, Caller, Command, LeaseGrant, command::Kind};
+use pintle_store_api::{KeyRange, Revision, authpb, pb};
+use prost::Message;
 use rocksdb::{DB, IteratorMode, Options};
 
 use crate::replay::{options, scratch};
@@ -17,6 +19,42 @@ const FAMILIES: [&str; 8] =
 fn put(key: &str, value: &str, lease: i64) -> Kind {
     let (key, value) = (key.to_owned().into(), value.to_owned().into());
     Kind::Put(pb::PutRequest { key, value, lease, ..Default::default() })
+}
+
+fn server() -> Option<Caller> {
+    Some(Caller { server: true, ..Default::default() })
+}
+
+/// The users root and alice, the roles reader and writer.
+fn accounts() -> Vec<Kind> {
+    let user = |name: &str| {
+        let name = name.to_owned();
+        Change::UserAdd(pb::AuthUserAddRequest { name, ..Default::default() })
+    };
+    let role = |name: &str| Change::RoleAdd(pb::AuthRoleAddRequest { name: name.to_owned() });
+    let given = |user: &str, role: &str| {
+        let (user, role) = (user.to_owned(), role.to_owned());
+        Change::UserGrantRole(pb::AuthUserGrantRoleRequest { user, role })
+    };
+    let granted = |key: &'static str| {
+        let perm = authpb::Permission { key: key.into(), perm_type: 0, range_end: "z".into() };
+        let (name, perm) = ("reader".to_owned(), Some(perm));
+        Change::RoleGrantPermission(pb::AuthRoleGrantPermissionRequest { name, perm })
+    };
+    let changes = vec![
+        user("root"),
+        user("alice"),
+        role("reader"),
+        role("writer"),
+        given("root", "root"),
+        given("alice", "writer"),
+        given("alice", "reader"),
+        granted("k"),
+        granted("a"),
+        Change::Enable(pb::AuthEnableRequest {}),
+    ];
+    let kind = |change| Kind::Auth(AuthCommand { change: Some(change) });
+    changes.into_iter().map(kind).collect()
 }
 
 /// Every kind of entry, above and below a compact floor; the folder of its database.
@@ -34,9 +72,10 @@ fn state(root: &Path) -> std::path::PathBuf {
         key: "k03".into(),
         ..Default::default()
     }));
+    kinds.extend(accounts());
     kinds.push(Kind::Compact(pb::CompactionRequest { revision: 10, physical: false }));
     let commands: Vec<Command> =
-        kinds.into_iter().map(|kind| Command { kind: Some(kind), caller: None }).collect();
+        kinds.into_iter().map(|kind| Command { kind: Some(kind), caller: server() }).collect();
     let entry = Entry { term: 1, commands: &commands };
     mvcc.apply(&[entry], Bytes::from_static(b"applied")).expect("apply");
     mvcc.reader().compact_physically().expect("compacted");
@@ -99,10 +138,79 @@ fn a_whole_state_agrees_and_tells_its_entries() {
     assert_eq!(told, [(25, false, Some(Bytes::from("v23"))), (42, true, None)]);
     let leases = state.leases().expect("readable");
     assert_eq!((leases.len(), leases[0].1.len()), (1, 4));
+    let accounts = state.accounts().expect("readable");
+    assert_eq!((accounts.enabled, accounts.revision), (true, 10));
+    let users: Vec<_> = accounts.users.iter().map(|user| (&user.name[..], &user.roles)).collect();
+    let roles = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        users,
+        [(&b"alice"[..], &roles(&["reader", "writer"])), (b"root", &roles(&["root"]))]
+    );
+    let keys: Vec<_> = accounts.roles[0].key_permission.iter().map(|one| &one.key[..]).collect();
+    assert_eq!((accounts.roles.len(), keys), (2, vec![&b"a"[..], b"k"]));
+}
+
+fn user(edit: impl Fn(&mut authpb::User)) -> impl Fn(&[u8]) -> Vec<u8> {
+    move |value| {
+        let mut user = authpb::User::decode(value).expect("a user");
+        edit(&mut user);
+        user.encode_to_vec()
+    }
+}
+
+fn role(edit: impl Fn(&mut authpb::Role)) -> impl Fn(&[u8]) -> Vec<u8> {
+    move |value| {
+        let mut role = authpb::Role::decode(value).expect("a role");
+        edit(&mut role);
+        role.encode_to_vec()
+    }
 }
 
 /// Changes a database as no member would.
 type Damage = Box<dyn Fn(&DB)>;
+
+/// In order: settings, the users alice and root, the roles reader and writer.
+#[test]
+fn damage_to_users_and_roles_is_named() {
+    let settings = |text: [u8; 9]| move |_: &[u8]| text.to_vec();
+    let cases: Vec<(&str, Damage, &str)> = vec![
+        ("a role is gone", Box::new(remove("auth", 3)), "user \"alice\": has the unknown role"),
+        ("root is gone", Box::new(remove("auth", 2)), "without a user root"),
+        (
+            "root may nothing",
+            Box::new(change("auth", 2, user(|root| root.roles.clear()))),
+            "without a user root",
+        ),
+        ("the settings are gone", Box::new(remove("auth", 0)), "missing beside users"),
+        (
+            "the revision is too old",
+            Box::new(change("auth", 0, settings([0, 0, 0, 0, 0, 0, 0, 0, 1]))),
+            "auth revision 1",
+        ),
+        ("a user is nonsense", Box::new(change("auth", 1, |_| vec![0xff])), "corrupt auth entry"),
+        (
+            "a user has another name",
+            Box::new(change("auth", 1, user(|user| user.name = "bob".into()))),
+            "user \"alice\": holds \"bob\"",
+        ),
+        (
+            "roles are out of order",
+            Box::new(change("auth", 1, user(|user| user.roles.reverse()))),
+            "the roles are not in order",
+        ),
+        (
+            "permissions are out of order",
+            Box::new(change("auth", 3, role(|role| role.key_permission.reverse()))),
+            "the permissions are not in order",
+        ),
+        (
+            "a permission is no range",
+            Box::new(change("auth", 3, role(|role| role.key_permission[0].range_end = "A".into()))),
+            "\"a\" to \"A\" is no range",
+        ),
+    ];
+    name_all(cases);
+}
 
 #[test]
 fn every_kind_of_damage_is_named() {
@@ -129,6 +237,10 @@ fn every_kind_of_damage_is_named() {
         ),
         ("the head is wrong", Box::new(change("meta", 0, wrong_head)), "meta head"),
     ];
+    name_all(cases);
+}
+
+fn name_all(cases: Vec<(&str, Damage, &str)>) {
     for (what, damage, expected) in cases {
         let temp = scratch();
         let folder = state(temp.path());
@@ -157,7 +269,7 @@ fn a_rebased_state_begins_anew_and_goes_on() {
     mvcc.rebase(1_000, true, Bytes::from_static(b"new")).expect("rebased");
     assert_eq!(mvcc.reader().current_revision(), Revision(1_042));
     assert_eq!(mvcc.reader().compact_revision().expect("floor"), Revision(1_042));
-    let commands = [Command { kind: Some(put("k00", "next", 0)), caller: None }];
+    let commands = [Command { kind: Some(put("k00", "next", 0)), caller: server() }];
     let entry = Entry { term: 1, commands: &commands };
     mvcc.apply(&[entry], Bytes::from_static(b"newer")).expect("apply");
     assert_eq!(mvcc.reader().current_revision(), Revision(1_043));

@@ -220,7 +220,7 @@ impl Sequencer {
         }
         let spec = Spec::new(&request);
         let refusal = match self.check(&request, &spec).await {
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(errors::cancel_reason(&error)),
             Ok(()) if request.watch_id != 0 && self.is_taken(request.watch_id) => {
                 Some("mvcc: duplicate watch ID provided on the WatchStream".to_owned())
             }

@@ -19,7 +19,7 @@ impl Handle {
         change: Change,
     ) -> Result<Option<pb::ResponseHeader>, WriteError> {
         let command = AuthCommand { change: Some(change) };
-        self.check_size(&command)?;
+        self.check_size(&command).await?;
         let Response::Auth(mut header) = self.propose(Kind::Auth(command)).await? else {
             return Err(unexpected());
         };

@@ -24,6 +24,8 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use self::call::Services;
+use crate::auth::ClientCertificate;
+use crate::core::Core;
 
 /// JSON is larger than what it stands for: base64 by a third, numbers and names by more.
 const JSON_FACTOR: usize = 4;
@@ -31,15 +33,22 @@ const JSON_FACTOR: usize = 4;
 /// What `Grpc-Metadata-name: value` of a request becomes: metadata of the call.
 const METADATA_PREFIX: &str = "grpc-metadata-";
 
+/// What a client hears whose certificate would name a user, were it not for the gateway.
+const NAME_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored \
+                            and not used as expected\n";
+
 struct Gateway {
+    core: Arc<Core>,
     services: Services,
     methods: HashMap<&'static str, MethodDescriptor>,
     body_bytes_max: usize,
 }
 
 /// The paths of the gateway, in front of `grpc`.
-pub(super) fn router(grpc: Router, request_bytes_max: usize) -> Router {
+pub(super) fn router(core: &Arc<Core>, grpc: Router) -> Router {
+    let request_bytes_max = core.config.max_request_bytes;
     let gateway = Gateway {
+        core: Arc::clone(core),
         services: Services::new(grpc),
         methods: routes::methods(),
         body_bytes_max: request_bytes_max.saturating_mul(JSON_FACTOR),
@@ -49,7 +58,19 @@ pub(super) fn router(grpc: Router, request_bytes_max: usize) -> Router {
     router.with_state(Arc::new(gateway))
 }
 
+impl Gateway {
+    /// Whether the client has a name by its certificate and may believe that it counts here.
+    fn ignores_the_name_of(&self, request: &Request) -> bool {
+        let certificate = request.extensions().get::<ClientCertificate>();
+        let named = certificate.is_some_and(|ClientCertificate(name)| !name.is_empty());
+        named && self.core.auth.client_certificates && self.core.reader().auth().enabled()
+    }
+}
+
 async fn serve(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    if gateway.ignores_the_name_of(&request) {
+        return (StatusCode::BAD_REQUEST, NAME_IGNORED).into_response();
+    }
     let path = request.uri().path();
     let path = path.trim_start_matches("/v3beta/").trim_start_matches("/v3/");
     let Some(method) = gateway.methods.get(path) else {

@@ -20,6 +20,8 @@ use crate::errors;
 
 const TEXT: (header::HeaderName, &str) = (header::CONTENT_TYPE, "text/plain; charset=utf-8");
 
+const NO_SNIFFING: (header::HeaderName, &str) = (header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+
 /// One thing that can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
@@ -153,10 +155,11 @@ async fn answer(
     }
     if !ok {
         tracing::warn!(group = group.name, report, "health check failed");
-        return (StatusCode::SERVICE_UNAVAILABLE, [TEXT], report + "\n").into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, [TEXT, NO_SNIFFING], report + "\n")
+            .into_response();
     }
     let details = if is_set(&query, "verbose") { report } else { String::new() };
-    ([TEXT], details + "ok\n").into_response()
+    ([TEXT, NO_SNIFFING], details + "ok\n").into_response()
 }
 
 async fn health(
@@ -175,8 +178,10 @@ async fn health(
     };
     counter.fetch_add(1, Ordering::Relaxed);
     let health = if problem.is_none() { "true" } else { "false" };
+    // Only a failure ends its line, as in etcd.
+    let end = if problem.is_none() { "" } else { "\n" };
     let body = json!({ "health": health, "reason": problem.unwrap_or_default() });
-    (code, [TEXT], body.to_string()).into_response()
+    (code, [TEXT, NO_SNIFFING], format!("{body}{end}")).into_response()
 }
 
 async fn problem(core: &Core, query: &str) -> Option<String> {

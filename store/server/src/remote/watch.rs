@@ -144,7 +144,7 @@ fn canceled(response: &pb::WatchResponse) -> WatchError {
     if response.compact_revision != 0 {
         return WatchError::Compacted(Revision(response.compact_revision));
     }
-    let reason = &response.cancel_reason;
+    let reason = errors::without_code(&response.cancel_reason);
     match errors::rejection(Code::InvalidArgument, reason, Revision(0)) {
         Rejection::Compacted(at) => WatchError::Compacted(at),
         rejection => WatchError::Rejected(rejection),

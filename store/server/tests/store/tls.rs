@@ -99,7 +99,7 @@ fn secure(config: &mut Config) {
     config.initial_cluster.iter_mut().for_each(|(_, url)| https(url));
 }
 
-fn connector(files: &TlsFiles) -> TlsConnector {
+pub(crate) fn connector(files: &TlsFiles) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     let ca = files.ca.as_ref().expect("given");
     for cert in CertificateDer::pem_file_iter(ca).expect("readable") {

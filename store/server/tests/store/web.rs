@@ -242,6 +242,41 @@ async fn a_member_without_a_quorum_lives_and_is_not_ready() {
     assert!(report.contains("[-]linearizable_read failed: etcdserver: "), "{report}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alarms_make_a_member_unhealthy_unless_they_are_left_out() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let url = cluster.client_url(0);
+    let raise = |action: &str, alarm: &str| {
+        let body = format!(r#"{{"action":"{action}","memberID":"7","alarm":"{alarm}"}}"#);
+        let url = url.clone();
+        async move { assert_eq!(post(&url, "/v3/maintenance/alarm", &body).await.code, 200) }
+    };
+    raise("ACTIVATE", "NOSPACE").await;
+    let health = |query: &str| {
+        let (url, path) = (url.clone(), format!("/health{query}"));
+        async move {
+            let answer = fetch(&url, &path).await;
+            (answer.code, answer.text().await)
+        }
+    };
+    let no_space = (503, "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}\n".to_owned());
+    let healthy = (200, r#"{"health":"true","reason":""}"#.to_owned());
+    assert_eq!(health("").await, no_space);
+    assert_eq!(health("?exclude=CORRUPT&exclude=").await, no_space);
+    assert_eq!(health("?exclude=NOSPACE").await, healthy);
+    assert_eq!(fetch(&url, "/readyz").await.code, 200, "it still answers");
+    raise("ACTIVATE", "CORRUPT").await;
+    let corrupt = (503, "{\"health\":\"false\",\"reason\":\"ALARM CORRUPT\"}\n".to_owned());
+    assert_eq!(health("?exclude=NOSPACE").await, corrupt);
+    assert_eq!(health("?exclude=NOSPACE&exclude=CORRUPT").await, healthy);
+    let ready = fetch(&url, "/readyz").await;
+    assert_eq!(ready.code, 503);
+    let report = ready.text().await;
+    assert!(report.contains("[-]data_corruption failed: alarm activated: CORRUPT\n"), "{report}");
+    assert_eq!(fetch(&url, "/readyz?exclude=data_corruption").await.code, 200);
+    assert_eq!(fetch(&url, "/livez").await.code, 200);
+}
+
 /// What the panels and alerts of etcd's own mixin ask for; those on `up` are Prometheus' own.
 const ASKED_BY_DASHBOARDS: &[&str] = &[
     "etcd_server_has_leader ",

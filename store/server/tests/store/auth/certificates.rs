@@ -6,7 +6,10 @@ use pintle_store::TlsFiles;
 use pintle_store_api::AuthError;
 use pintle_store_api::authpb::permission::Type;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::ServerName;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 use super::client::{Client, permission, quick, refused};
@@ -125,4 +128,49 @@ async fn what_a_gateway_forwards_has_no_certificate() {
     let mut forwarded = root.request(crate::support::range_request("a"));
     forwarded.metadata_mut().insert("grpcgateway-accept", "*/*".parse().expect("text"));
     refused(root.kv().range(forwarded).await, AuthError::UserEmpty);
+}
+
+impl Pki {
+    /// What the gateway answers to whoever has this name.
+    async fn ask_gateway(&self, url: &str, common_name: Option<&str>, token: &str) -> String {
+        let files = self.issue("page", common_name);
+        let stream = TcpStream::connect(url.trim_start_matches("https://")).await;
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        let mut stream = crate::tls::connector(&files)
+            .connect(name, stream.expect("connects"))
+            .await
+            .expect("shakes hands");
+        let body = r#"{"key":"YQ=="}"#;
+        let request = format!(
+            "POST /v3/kv/range HTTP/1.1\r\nHost: 127.0.0.1\r\n{token}Content-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        // A server may end the connection without saying so first.
+        drop(stream.read_to_end(&mut answer).await);
+        String::from_utf8(answer).expect("text")
+    }
+}
+
+/// Its certificate would not count, so that it is not left to believe that it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_refuses_who_has_a_name_by_certificate() {
+    let pki = Pki::new();
+    let cluster = found(&pki).await;
+    let url = cluster.client_url(0);
+    let root = pki.connect(&url, "root", Some("root")).await;
+    let off = pki.ask_gateway(&url, Some("root"), "").await;
+    assert!(off.starts_with("HTTP/1.1 200 "), "while authentication is off: {off}");
+    root.user_add("root", "root").await.expect("added");
+    root.user_grant_role("root", "root").await.expect("granted");
+    root.enable().await.expect("enabled");
+    let named = pki.ask_gateway(&url, Some("root"), "").await;
+    assert!(named.starts_with("HTTP/1.1 400 "), "{named}");
+    assert!(named.contains("CommonName of client sending a request against gateway"), "{named}");
+    let unnamed = pki.ask_gateway(&url, None, "").await;
+    assert!(unnamed.contains("etcdserver: user name is empty"), "{unnamed}");
+    let forged = pki.ask_gateway(&url, None, "Authorization: forged.1\r\n").await;
+    assert!(forged.contains("etcdserver: invalid auth token"), "{forged}");
 }
