@@ -66,6 +66,13 @@ pub fn is_read_only(request: &pb::TxnRequest) -> bool {
     })
 }
 
+/// Whether etcd answers it without its log: it has ranges alone, and no transaction inside. What is
+/// logged has a limit of its size there, whether it writes or not.
+pub fn is_plain_read(request: &pb::TxnRequest) -> bool {
+    let range = |op: &pb::RequestOp| matches!(op.request, Some(Request::RequestRange(_)));
+    request.success.iter().chain(&request.failure).all(range)
+}
+
 fn shape(request: &pb::TxnRequest, ops_max: usize) -> Result<(), Rejection> {
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     let rest = ops_max.checked_sub(ops).ok_or(Rejection::TooManyOps)?;
@@ -243,6 +250,8 @@ mod tests {
             vec![range_op("a")],
             vec![nested(vec![range_op("b")], vec![])]
         )));
+        assert!(is_plain_read(&branches(vec![range_op("a")], vec![range_op("b")])));
+        assert!(!is_plain_read(&branches(vec![nested(vec![range_op("b")], vec![])], vec![])));
         assert!(!is_read_only(&branches(vec![range_op("a")], vec![put_op("a")])));
         assert!(!is_read_only(&branches(vec![nested(vec![delete_op("a", "")], vec![])], vec![])));
     }

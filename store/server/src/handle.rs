@@ -193,10 +193,12 @@ impl Store for Handle {
     async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, WriteError> {
         validate::txn(&request, self.core.config.max_txn_ops)?;
         self.core.counters.txns.fetch_add(1, Ordering::Relaxed);
+        if !validate::is_plain_read(&request) {
+            self.check_size(&request).await?;
+        }
         let mut response = if validate::is_read_only(&request) {
             self.read_txn(request).await.map_err(as_write)?
         } else {
-            self.check_size(&request).await?;
             quota::check(&self.core, cost::txn(&request)).await?;
             match self.propose(Kind::Txn(request)).await? {
                 Response::Txn(response) => response,
