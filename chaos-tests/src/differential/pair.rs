@@ -279,12 +279,14 @@ impl Pair {
             }
             let news = async {
                 tokio::select! {
-                    _ = etcd_news.changed() => {}
-                    _ = pintle_news.changed() => {}
+                    news = etcd_news.changed() => news,
+                    news = pintle_news.changed() => news,
                 }
             };
-            if tokio::time::timeout_at(deadline, news).await.is_err() {
-                return Ok(first_difference(at, &left, &right));
+            match tokio::time::timeout_at(deadline, news).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(format!("at call {at} a watch stream has ended")),
+                Err(_) => return Ok(first_difference(at, &left, &right)),
             }
         }
     }
