@@ -265,13 +265,13 @@ fn open_db(dir: &Path) -> io::Result<DB> {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(32 << 20);
     options.set_max_total_wal_size(128 << 20);
     options.set_keep_log_file_num(4);
     let families = [CF_LOG, CF_META].map(|name| {
         let mut family = Options::default();
-        family.set_compression_type(DBCompressionType::Lz4);
+        // What lies here is cut away soon.
+        family.set_compression_type(DBCompressionType::None);
         family.set_write_buffer_size(32 << 20);
         ColumnFamilyDescriptor::new(name, family)
     });
