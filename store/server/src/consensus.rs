@@ -6,6 +6,7 @@ pub(crate) mod convert;
 pub(crate) mod log;
 pub(crate) mod network;
 pub(crate) mod snapshot;
+pub(crate) mod snapshot_donor;
 pub(crate) mod snapshot_resume;
 pub(crate) mod snapshot_stream;
 pub(crate) mod state_machine;

@@ -24,6 +24,7 @@ use crate::consensus::Raft;
 use crate::consensus::log::LogStore;
 use crate::consensus::network::NetworkFactory;
 use crate::consensus::snapshot::SnapshotStore;
+use crate::consensus::snapshot_donor::Donors;
 use crate::consensus::state_machine::StateMachine;
 use crate::core::{Core, Counters};
 use crate::handle::Budget;
@@ -188,12 +189,14 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     let hub = hub.expect("made when the state was opened");
     let state = machine.shared();
 
-    let network = NetworkFactory::new(member_id, Arc::clone(&peers));
+    let donors = Arc::new(Donors::default());
+    let network = NetworkFactory::new(member_id, Arc::clone(&peers), Arc::clone(&donors));
     let raft = Raft::new(member_id, raft_config, network, log.clone(), machine)
         .await
         .map_err(|error| StartError::Consensus(error.to_string()))?;
 
     let leadership = Leadership::new(&raft);
+    donors.know(leadership.clone(), Duration::from_millis(config.election_ms));
     let timeout = config.request_timeout();
     let (proposer, proposals) = Proposer::new(timeout);
     let (read_index, reads) = ReadIndex::new(state.applied(), timeout);

@@ -198,13 +198,15 @@ fn peers(core: &Core, text: &mut Text) {
         ("etcd_network_peer_sent_bytes_total", "To", "Log entries sent to members, in bytes."),
         ("etcd_network_peer_received_bytes_total", "From", "Log entries of members, in bytes."),
         ("etcd_network_peer_sent_failures_total", "To", "Requests to members that failed."),
+        ("etcd_network_snapshot_send_success", "To", "Snapshots that members have installed."),
     ] {
         text.family("counter", name, help);
         for (member, traffic) in &all {
             let count = match (label, name) {
                 ("From", _) => &traffic.received_bytes,
                 (_, "etcd_network_peer_sent_bytes_total") => &traffic.sent_bytes,
-                _ => &traffic.sent_failures,
+                (_, "etcd_network_peer_sent_failures_total") => &traffic.sent_failures,
+                _ => &traffic.sent_snapshots,
             };
             let member = format!("{member:x}");
             text.series(name, &[(label, &member)], count.load(Ordering::Relaxed));

@@ -26,6 +26,7 @@ use super::convert::{
     append_result_from_pb, append_to_pb, log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb,
 };
 use super::snapshot::{SnapshotData, StateSnapshot};
+use super::snapshot_donor::{self, Donors};
 use super::types::{Node, TypeConfig, Vote};
 use crate::peer::{Lane, PeerChannel, Peers};
 
@@ -36,11 +37,12 @@ type AppendResults<'s> = BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>;
 pub(crate) struct NetworkFactory {
     member_id: u64,
     peers: Arc<Peers>,
+    donors: Arc<Donors>,
 }
 
 impl NetworkFactory {
-    pub(crate) fn new(member_id: u64, peers: Arc<Peers>) -> Self {
-        Self { member_id, peers }
+    pub(crate) fn new(member_id: u64, peers: Arc<Peers>, donors: Arc<Donors>) -> Self {
+        Self { member_id, peers, donors }
     }
 
     fn network(&self, target: u64, node: &Node, lane: Lane) -> Network {
@@ -50,6 +52,7 @@ impl NetworkFactory {
             node: node.clone(),
             lane,
             peers: Arc::clone(&self.peers),
+            donors: Arc::clone(&self.donors),
         }
     }
 }
@@ -77,6 +80,7 @@ pub(crate) struct Network {
     node: Node,
     lane: Lane,
     peers: Arc<Peers>,
+    donors: Arc<Donors>,
 }
 
 fn unreachable(status: &Status) -> RPCError<TypeConfig> {
@@ -145,6 +149,23 @@ impl Network {
         let vote = vote_from_pb(response.vote.as_ref()).map_err(|missing| malformed(&missing))?;
         let last_log_id = response.last_log_id.as_ref().map(log_id_from_pb);
         Ok(VoteResponse::new(vote, last_log_id, response.granted))
+    }
+
+    /// A follower sends its own, or else this leader does.
+    async fn send_snapshot(
+        &self,
+        client: PeerClient<PeerChannel>,
+        vote: &Vote,
+        snapshot: StateSnapshot,
+    ) -> Result<Vote, Status> {
+        let target = (self.target, &self.node);
+        let donated = self.donors.send(&self.peers, self.member_id, target, vote, &snapshot.meta);
+        match donated.await {
+            Some(Ok(vote)) => return Ok(vote),
+            Some(Err(error)) => tracing::info!(%error, "a follower could not send its snapshot"),
+            None => {}
+        }
+        snapshot_donor::transfer(&self.peers, client, self.target, vote, snapshot).await
     }
 
     async fn open_stream<'s, S>(&'s self, input: S) -> Rpc<AppendResults<'s>>
@@ -223,20 +244,12 @@ impl RaftNetworkV2<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let mut client = self.client(Lane::Bulk)?;
-        let addressed = self.peers.addressed(self.target);
-        let starts = super::snapshot_resume::ask(&mut client, addressed, &snapshot).await;
-        let chunks = super::snapshot_stream::chunks(addressed, &vote, snapshot, starts)
-            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
-        // The target answers when it has installed everything; a stalled connection is ended by
-        // HTTP/2 keep-alive.
-        let response = tokio::select! {
-            response = client.install_snapshot(chunks) => response,
+        let client = self.client(Lane::Bulk)?;
+        let sent = tokio::select! {
+            sent = self.send_snapshot(client, &vote, snapshot) => sent,
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };
-        let response = response.map_err(|status| StreamingError::from(failed(&status)))?;
-        let vote = vote_from_pb(response.into_inner().vote.as_ref());
-        Ok(SnapshotResponse::new(vote.map_err(|missing| malformed(&missing))?))
+        sent.map(SnapshotResponse::new).map_err(|status| failed(&status).into())
     }
 
     async fn transfer_leader(

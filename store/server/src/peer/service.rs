@@ -18,7 +18,7 @@ use crate::consensus::convert::{
     append_from_pb, append_result_to_pb, log_id_from_pb, log_id_to_pb, membership_to_pb,
     vote_from_pb, vote_to_pb,
 };
-use crate::consensus::{snapshot_resume, snapshot_stream};
+use crate::consensus::{snapshot_donor, snapshot_resume, snapshot_stream};
 use crate::core::Core;
 use crate::proposer::Counted;
 use crate::{corruption, errors, members};
@@ -198,6 +198,23 @@ impl Peer for PeerService {
         let snapshot = snapshot_stream::receive(store, &header, chunks).await?;
         let answer = self.core.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         Ok(Response::new(pb::SnapshotResponse { vote: Some(vote_to_pb(&answer.vote)) }))
+    }
+
+    async fn send_snapshot(
+        &self,
+        request: Request<pb::SendSnapshotRequest>,
+    ) -> Result<Response<pb::SnapshotResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.addressed.as_ref())?;
+        let vote = vote_from_pb(request.vote.as_ref())?;
+        if self.core.leadership.vote() != vote {
+            return Err(errors::transient(errors::LEADER_CHANGED));
+        }
+        tracing::info!(target = request.target, "sending a snapshot in the leader's place");
+        let (peers, state) = (&self.core.peers, &self.core.state);
+        let patience = self.core.config.request_timeout();
+        let vote = snapshot_donor::donate(peers, state, &vote, &request, patience).await?;
+        Ok(Response::new(pb::SnapshotResponse { vote: Some(vote_to_pb(&vote)) }))
     }
 
     async fn propose(

@@ -18,6 +18,7 @@ pub(crate) struct PeerTraffic {
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
     pub(crate) sent_failures: AtomicU64,
+    pub(crate) sent_snapshots: AtomicU64,
     pub(crate) round_trips: Histogram,
 }
 
@@ -28,9 +29,15 @@ pub(crate) struct Traffic(Mutex<BTreeMap<u64, Arc<PeerTraffic>>>);
 impl Traffic {
     pub(crate) fn of(&self, member: u64) -> Arc<PeerTraffic> {
         Arc::clone(self.0.lock().entry(member).or_insert_with(|| {
-            let (sent_bytes, received_bytes, sent_failures) = Default::default();
+            let (sent_bytes, received_bytes, sent_failures, sent_snapshots) = Default::default();
             let round_trips = Histogram::new(ROUND_TRIP_FIRST);
-            Arc::new(PeerTraffic { sent_bytes, received_bytes, sent_failures, round_trips })
+            Arc::new(PeerTraffic {
+                sent_bytes,
+                received_bytes,
+                sent_failures,
+                sent_snapshots,
+                round_trips,
+            })
         }))
     }
 
@@ -46,6 +53,11 @@ impl PeerTraffic {
 
     pub(crate) fn received(&self, bytes: usize) {
         self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// One was installed.
+    pub(crate) fn sent_snapshot(&self) {
+        self.sent_snapshots.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn failed(&self) {

@@ -198,8 +198,8 @@ async fn a_leader_whose_process_ends_is_replaced_before_its_time_is_up() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_lags_gets_a_snapshot() {
+/// Three members, one of which is down and behind what the others have cut of their logs; which one.
+async fn with_one_behind() -> (Cluster, usize) {
     let tweak = |config: &mut pintle_store::Config| {
         config.snapshot_count = 20;
         config.snapshot_catchup_entries = 5;
@@ -214,24 +214,42 @@ async fn a_member_that_lags_gets_a_snapshot() {
         put(&*cluster.handle(other), &format!("k{i}"), "v").await.expect("written");
     }
     for survivor in (0..3).filter(|i| *i != lagging) {
-        let metrics = cluster.configs[survivor].metrics_listen.expect("given");
         eventually("the log is cut above what the lagging member has", || async {
-            let text = http_get(metrics, "/metrics").await;
-            let line =
-                text.lines().find_map(|line| line.strip_prefix("pintle_raft_log_purged_index "));
-            let purged: u64 = line.expect("a metric").parse().expect("a number");
+            let purged = metric(&cluster, survivor, "pintle_raft_log_purged_index").await;
             (purged > 50).then_some(())
         })
         .await;
     }
+    (cluster, lagging)
+}
+
+/// The sum of a metric's series.
+async fn metric(cluster: &Cluster, i: usize, name: &str) -> u64 {
+    let address = cluster.configs[i].metrics_listen.expect("given");
+    let text = http_get(address, "/metrics").await;
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+    let values = lines.filter_map(|rest| rest.rsplit_once(' '));
+    values.map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
+}
+
+const SENT: &str = "etcd_network_snapshot_send_success";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lags_gets_a_snapshot_from_a_follower() {
+    let (mut cluster, lagging) = with_one_behind().await;
+    let leader = cluster.leader().await;
     cluster.restart(lagging).await;
     cluster.ready().await;
     let handle = cluster.handle(lagging);
     let read = handle.range(prefix_request("k")).await.expect("readable");
     assert_eq!(read.count, 200);
-    let metrics = cluster.configs[lagging].metrics_listen.expect("given");
-    let metrics = http_get(metrics, "/metrics").await;
-    assert!(metrics.contains("\netcd_server_snapshot_apply_total 1\n"), "{metrics}");
+    assert_eq!(metric(&cluster, lagging, "etcd_server_snapshot_apply_total").await, 1);
+    let follower = 3 - leader - lagging;
+    eventually("the follower has counted it", || async {
+        (metric(&cluster, follower, SENT).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(metric(&cluster, leader, SENT).await, 0, "the leader has other things to do");
     put(&*handle, "after", "1").await.expect("written");
     // It survives its own crash after the install, too.
     drop(handle);
@@ -240,6 +258,19 @@ async fn a_member_that_lags_gets_a_snapshot() {
     cluster.ready().await;
     let read = cluster.handle(lagging).range(prefix_request("k")).await.expect("readable");
     assert_eq!(read.count, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_followers_cannot_sends_the_snapshot_itself() {
+    let (mut cluster, lagging) = with_one_behind().await;
+    let leader = cluster.leader().await;
+    cluster.kill(3 - leader - lagging).await;
+    // Without the lagging member there is no quorum now.
+    cluster.restart(lagging).await;
+    let handle = cluster.handle(lagging);
+    eventually("writes go on", || async { put(&*handle, "after", "1").await.ok() }).await;
+    assert_eq!(handle.range(prefix_request("k")).await.expect("readable").count, 200);
+    assert_eq!(metric(&cluster, leader, SENT).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
