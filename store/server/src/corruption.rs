@@ -15,7 +15,7 @@ use pintle_store_api::pb::AlarmType;
 use pintle_store_api::{ReadError, Revision, pb};
 
 use crate::alarms;
-use crate::consensus::Node;
+use crate::consensus::{Node, StoredMembership};
 use crate::core::Core;
 use crate::host::blocking;
 use crate::peer::Lane;
@@ -95,8 +95,7 @@ fn minority(own: u64, leader: Sum, others: &Answers, members: usize) -> Vec<u64>
 }
 
 /// Everybody's hash but this member's.
-async fn ask_others(core: &Core, revision: i64) -> Answers {
-    let membership = core.leadership.membership();
+async fn ask_others(core: &Core, membership: &StoredMembership, revision: i64) -> Answers {
     let own = core.identity.member_id;
     let others: Vec<(u64, Node)> = membership
         .membership()
@@ -133,7 +132,7 @@ pub(crate) async fn check_newest(core: Arc<Core>, every: Duration) {
 
 async fn compare_newest(core: &Core) -> Result<(), ReadError> {
     let before = Sum::from(&hash(core, 0).await?);
-    let others = ask_others(core, before.revision).await;
+    let others = ask_others(core, &core.leadership.membership(), before.revision).await;
     core.read_index.wait().await?;
     let after = Sum::from(&hash(core, 0).await?);
     let own = core.identity.member_id;
@@ -164,9 +163,10 @@ pub(crate) async fn check_compacted(core: Arc<Core>, every: Duration) {
 /// Whether everybody's hash was compared.
 async fn compare_compacted(core: &Core, floor: i64) -> Result<bool, ReadError> {
     let leader = Sum::from(&hash(core, floor).await?);
-    let others = ask_others(core, floor).await;
+    let membership = core.leadership.membership();
+    let others = ask_others(core, &membership, floor).await;
     let own = core.identity.member_id;
-    let members = core.leadership.membership().membership().nodes().count();
+    let members = membership.membership().nodes().count();
     let wrong = minority(own, leader, &others, members);
     if !wrong.is_empty() {
         tracing::error!(members = ?wrong, ?leader, ?others, "members hold different data");
@@ -187,7 +187,8 @@ pub(crate) async fn differs_from_others(core: &Core) -> bool {
             return true;
         }
     };
-    let others = ask_others(core, own.revision).await;
+    // Consensus may not have told yet whom it knows; the state has, since it was opened.
+    let others = ask_others(core, &core.state.membership(), own.revision).await;
     others.values().any(|other| other.floor == own.floor && other.hash != own.hash)
 }
 
