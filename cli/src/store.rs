@@ -8,6 +8,7 @@ mod duration;
 mod endpoint;
 mod file;
 mod flags;
+mod heap;
 mod logging;
 mod migrate;
 mod output;
@@ -150,8 +151,11 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         bail!("--{flag} is not supported: name the members with --initial-cluster");
     }
     let shutdown = signals::shutdown_token()?;
-    let member =
-        pintle_store::start(config::build(&values)?).await.context("starting the member")?;
+    let config = config::build(&values)?;
+    if config.web.pprof.is_some() {
+        heap::start_sampling().await;
+    }
+    let member = pintle_store::start(config).await.context("starting the member")?;
     let serve = async {
         member.ready().await;
         tracing::info!("ready to serve client requests");
@@ -193,7 +197,7 @@ mod tests {
     #[test]
     fn flags_without_meaning_are_remembered() {
         assert_eq!(parse(&["--max-wals", "5"]).expect("parses").accepted, ["max-wals"]);
-        assert_eq!(parse(&["--enable-pprof"]).expect("parses").accepted, ["enable-pprof"]);
+        assert_eq!(parse(&["--enable-v2"]).expect("parses").accepted, ["enable-v2"]);
         assert_eq!(parse(&["--discovery-srv=x"]).expect("parses").refused, ["discovery-srv"]);
     }
 

@@ -7,10 +7,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pintle_store::{AutoCompaction, Config, DiskConfig, HttpLimits, WebConfig};
+use pintle_store::{AutoCompaction, Config, DiskConfig, HttpLimits, Pprof, WebConfig};
 
-use super::duration;
 use super::flags::Values;
+use super::{duration, heap};
 
 impl Values {
     pub(super) fn list(&self, name: &str) -> Vec<String> {
@@ -122,6 +122,7 @@ fn web(values: &Values) -> anyhow::Result<WebConfig> {
         grpc_gateway: values.switch("enable-grpc-gateway")?,
         cors: values.list("cors"),
         host_whitelist: values.list("host-whitelist"),
+        pprof: values.switch("enable-pprof")?.then_some(Pprof { heap: Some(heap::held) }),
     })
 }
 

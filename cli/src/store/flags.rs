@@ -40,6 +40,7 @@ pub(super) const FLAGS: &[Flag] = &[
     text("listen-peer-urls", "http://localhost:2380", "Where to listen for peers"),
     text("listen-client-urls", "http://localhost:2379", "Where to listen for clients"),
     text("listen-metrics-urls", "", "Where to serve metrics as plain HTTP"),
+    switch("enable-pprof", "false", "Serve profiles under /debug/pprof/ to clients and at the metrics URLs"),
     text("metrics", "basic", "basic, or extensive: how long the calls of each method take too"),
     switch("enable-grpc-gateway", "true", "Whether gRPC can be called with JSON"),
     text("cors", "*", "Origins of web pages that may call; *: all"),
@@ -116,7 +117,7 @@ pub(super) const ACCEPTED: &[&str] = &[
     "experimental-bootstrap-defrag-threshold-megabytes", "experimental-enable-lease-checkpoint",
     "experimental-enable-lease-checkpoint-persist", "experimental-txn-mode-write-with-shared-buffer",
     "experimental-stop-grpc-service-on-defrag", "v2-deprecation", "enable-v2",
-    "listen-client-http-urls", "enable-pprof",
+    "listen-client-http-urls",
 ];
 
 /// Ways to find the other members that are not offered.

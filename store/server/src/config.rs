@@ -68,7 +68,7 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// The most operations in a transaction.
     pub max_txn_ops: usize,
-    /// Plain HTTP for `/metrics` and `/health`.
+    /// Plain HTTP for `/metrics`, `/health` and profiles.
     pub metrics_listen: Option<SocketAddr>,
     /// What answers to large ranges may hold in memory together; more are refused as too many
     /// requests.

@@ -1,8 +1,9 @@
-//! Plain HTTP beside gRPC: the JSON gateway, health, version, and who may ask from where.
+//! Plain HTTP beside gRPC: the JSON gateway, health, version, profiles, and who may ask from where.
 
 mod access;
 mod gateway;
 mod health;
+mod profiles;
 mod version;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use tonic::Status;
 
 pub(crate) use self::health::HealthCounters;
+pub use self::profiles::{HeapSample, Held, Pprof};
 use crate::core::Core;
 use crate::metrics;
 
@@ -28,6 +30,8 @@ pub struct WebConfig {
     pub cors: Vec<String>,
     /// Names under which this member may be asked without TLS; `*` for all (`host-whitelist`).
     pub host_whitelist: Vec<String>,
+    /// Profiles of the process (`enable-pprof`); `None`: there are none.
+    pub pprof: Option<Pprof>,
 }
 
 impl Default for WebConfig {
@@ -38,23 +42,37 @@ impl Default for WebConfig {
             grpc_gateway: true,
             cors: everybody(),
             host_whitelist: everybody(),
+            pprof: None,
         }
     }
 }
 
-/// Health and version.
-pub(crate) fn router(core: &Arc<Core>) -> Router {
-    health::router(core).merge(version::router())
+/// Health, version and metrics.
+fn router(core: &Arc<Core>) -> Router {
+    health::router(core).merge(version::router()).merge(metrics::router(Arc::clone(core)))
 }
 
 /// What a client port serves: gRPC, and everything that is not, under the rules for web pages.
 pub(crate) fn client_routes(core: &Arc<Core>, grpc: Router, tls: bool) -> Router {
     let config = &core.config.web;
-    let mut routes = grpc.clone().merge(router(core)).merge(metrics::router(Arc::clone(core)));
+    let mut routes = grpc.clone().merge(router(core));
     if config.grpc_gateway {
         routes = routes.merge(gateway::router(core, grpc));
     }
+    if let Some(pprof) = config.pprof {
+        routes = routes.merge(profiles::router(pprof));
+    }
     access::guard(routes.fallback(not_found), config, tls)
+}
+
+/// What the metrics port serves. Scrapers may call it by any name; a profile is kept from web pages.
+pub(crate) fn metrics_routes(core: &Arc<Core>) -> Router {
+    let config = &core.config.web;
+    let mut routes = router(core);
+    if let Some(pprof) = config.pprof {
+        routes = routes.merge(access::guard_from_pages(profiles::router(pprof), config));
+    }
+    routes.fallback(not_found)
 }
 
 /// Whether no page can have sent this: browsers do not speak HTTP/2 without TLS.

@@ -45,7 +45,7 @@ pub use compactor::AutoCompaction;
 pub use config::{Config, TlsFiles};
 pub use disk::{DiskConfig, Space, SpaceProbe};
 pub use handle::Handle;
-pub use http::WebConfig;
+pub use http::{HeapSample, Held, Pprof, WebConfig};
 pub use listener::HttpLimits;
 pub use member::{Member, StartError, start};
 pub use pintle_mvcc as mvcc;

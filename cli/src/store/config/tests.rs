@@ -33,6 +33,7 @@ fn defaults_are_those_of_etcd() {
     assert_eq!(config.warning_unary_request_duration, Duration::from_millis(300));
     assert_eq!(config.corrupt_check_time, Duration::ZERO);
     assert_eq!(config.compact_hash_check_time, None);
+    assert!(config.web.pprof.is_none());
 }
 
 #[test]

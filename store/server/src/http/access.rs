@@ -16,7 +16,8 @@ use super::{WebConfig, is_grpc};
 #[derive(Debug)]
 struct Rules {
     hosts: Names,
-    origins: Names,
+    /// `None`: no page of another origin may read an answer.
+    origins: Option<Names>,
     /// Whoever can make a certificate for a name owns it.
     tls: bool,
 }
@@ -41,8 +42,15 @@ impl Names {
 
 pub(super) fn guard(routes: Router, config: &WebConfig, tls: bool) -> Router {
     let hosts = Names::new(&config.host_whitelist);
-    let rules = Rules { hosts, origins: Names::new(&config.cors), tls };
+    let rules = Rules { hosts, origins: Some(Names::new(&config.cors)), tls };
     routes.layer(from_fn_with_state(Arc::new(rules), check))
+}
+
+/// For a port without TLS whose answers are no page's business.
+pub(super) fn guard_from_pages(routes: Router, config: &WebConfig) -> Router {
+    let hosts = Names::new(&config.host_whitelist);
+    let rules = Rules { hosts, origins: None, tls: false };
+    routes.route_layer(from_fn_with_state(Arc::new(rules), check))
 }
 
 async fn check(State(rules): State<Arc<Rules>>, request: Request, next: Next) -> Response {
@@ -72,10 +80,11 @@ async fn check(State(rules): State<Arc<Rules>>, request: Request, next: Next) ->
 
 impl Rules {
     fn allowed_origin(&self, origin: Option<HeaderValue>) -> Option<HeaderValue> {
-        if self.origins.everything() {
+        let origins = self.origins.as_ref()?;
+        if origins.everything() {
             return Some(HeaderValue::from_static("*"));
         }
-        origin.filter(|origin| origin.to_str().is_ok_and(|origin| self.origins.holds(origin)))
+        origin.filter(|origin| origin.to_str().is_ok_and(|origin| origins.holds(origin)))
     }
 }
 
@@ -132,11 +141,14 @@ mod tests {
 
     #[test]
     fn an_origin_is_answered_by_name_unless_all_are_allowed() {
-        let rules = |cors: &[&str]| Rules { hosts: names(&[]), origins: names(cors), tls: false };
+        let rules =
+            |cors: &[&str]| Rules { hosts: names(&[]), origins: Some(names(cors)), tls: false };
         let page = || Some(HeaderValue::from_static("https://a"));
         assert_eq!(rules(&["*"]).allowed_origin(None), Some(HeaderValue::from_static("*")));
         assert_eq!(rules(&["https://a"]).allowed_origin(page()), page());
         assert_eq!(rules(&["https://b"]).allowed_origin(page()), None);
         assert_eq!(rules(&["https://b"]).allowed_origin(None), None);
+        let nobody = Rules { origins: None, ..rules(&[]) };
+        assert_eq!(nobody.allowed_origin(page()), None);
     }
 }

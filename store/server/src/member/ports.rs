@@ -13,7 +13,7 @@ use crate::handle::Handle;
 use crate::listener::{Front, HttpLimits, Listener, Stop, resolve};
 use crate::peer::{MESSAGE_BYTES_MAX, PeerService};
 use crate::tls::TlsPolicy;
-use crate::{grpc, http, metrics, proposer, tls};
+use crate::{grpc, http, proposer, tls};
 
 /// How long a member that stops waits for the writes of others that it has taken.
 const RELAY_MAX: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ impl Ports {
             Front::new(grpc::busiest(handle), routes)
         };
         let (plain, tls) = (front(false), front(true));
-        let metric_routes = metrics::router(Arc::clone(core)).merge(http::router(core));
+        let metric_routes = http::metrics_routes(core);
         let clients = self.clients.into_iter().map(|listener| {
             let front = if listener.has_tls() { &tls } else { &plain };
             (listener, front.clone())

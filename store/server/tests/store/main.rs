@@ -8,6 +8,7 @@ mod leases;
 mod locks;
 mod maintenance;
 mod membership;
+mod profiles;
 mod ranges;
 mod snapshots;
 mod support;

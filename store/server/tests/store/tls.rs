@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pintle_proto::etcdserverpb::kv_client::KvClient;
-use pintle_store::{Config, TlsFiles, TlsNames, TlsVersion, self_signed};
+use pintle_store::{Config, Pprof, TlsFiles, TlsNames, TlsVersion, self_signed};
 use pintle_store_api::Store;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -99,12 +99,16 @@ fn secure(config: &mut Config) {
     config.initial_cluster.iter_mut().for_each(|(_, url)| https(url));
 }
 
-pub(crate) fn connector(files: &TlsFiles) -> TlsConnector {
+fn roots(files: &TlsFiles) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let ca = files.ca.as_ref().expect("given");
     for cert in CertificateDer::pem_file_iter(ca).expect("readable") {
         roots.add(cert.expect("PEM")).expect("an authority");
     }
+    roots
+}
+
+pub(crate) fn connector(files: &TlsFiles) -> TlsConnector {
     let chain = CertificateDer::pem_file_iter(&files.cert).expect("readable");
     let chain = chain.map(|cert| cert.expect("PEM")).collect();
     let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");
@@ -112,7 +116,7 @@ pub(crate) fn connector(files: &TlsFiles) -> TlsConnector {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
-        .with_root_certificates(roots)
+        .with_root_certificates(roots(files))
         .with_client_auth_cert(chain, key)
         .expect("a pair");
     TlsConnector::from(Arc::new(config))
@@ -198,6 +202,44 @@ async fn a_revoked_client_is_refused_and_others_are_not() {
     KvClient::new(channel(&url, &good)).range(range_request("a")).await.expect("answered");
     KvClient::new(channel(&url, &bad)).range(range_request("a")).await.expect_err("revoked");
     handshake(&url, &bad).await.expect_err("revoked");
+}
+
+/// Trusts the server and shows no certificate.
+fn stranger(files: &TlsFiles) -> TlsConnector {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots(files))
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn profiles_on_the_client_port_ask_for_a_certificate() {
+    let pki = Pki::new();
+    let (server, client) = (pki.sign("server", "server", 1), pki.sign("client", "client", 2));
+    let cluster = Cluster::found(1, |config| {
+        let https = |url: &mut String| *url = url.replace("http:", "https:");
+        config.listen_client_urls.iter_mut().for_each(https);
+        config.client_tls = Some(server.clone());
+        config.web.pprof = Some(Pprof::default());
+    })
+    .await;
+    let index = async |connector: TlsConnector| -> std::io::Result<String> {
+        let url = cluster.client_url(0);
+        let stream = TcpStream::connect(url.trim_start_matches("https://")).await?;
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        let mut stream = connector.connect(name, stream).await?;
+        let request = b"GET /debug/pprof/ HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    let answer = index(connector(&client)).await.expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    index(stranger(&client)).await.expect_err("without a certificate");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,16 +9,19 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, get, put};
 
-struct Answer {
-    code: u16,
-    headers: http::HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) headers: http::HeaderMap,
     body: Incoming,
 }
 
 impl Answer {
-    async fn text(self) -> String {
-        let body = self.body.collect().await.expect("readable").to_bytes();
-        String::from_utf8(body.to_vec()).expect("text")
+    pub(crate) async fn bytes(self) -> Bytes {
+        self.body.collect().await.expect("readable").to_bytes()
+    }
+
+    pub(crate) async fn text(self) -> String {
+        String::from_utf8(self.bytes().await.to_vec()).expect("text")
     }
 
     async fn json(self) -> Value {
@@ -38,7 +41,7 @@ impl Answer {
     }
 }
 
-async fn send(url: &str, request: http::Request<Full<Bytes>>) -> Answer {
+pub(crate) async fn send(url: &str, request: http::Request<Full<Bytes>>) -> Answer {
     let address = url.trim_start_matches("http://");
     let stream = tokio::net::TcpStream::connect(address).await.expect("connects");
     let (mut sender, connection) =
@@ -49,15 +52,15 @@ async fn send(url: &str, request: http::Request<Full<Bytes>>) -> Answer {
     Answer { code: head.status.as_u16(), headers: head.headers, body }
 }
 
-fn request(method: &str, path: &str) -> http::request::Builder {
+pub(crate) fn request(method: &str, path: &str) -> http::request::Builder {
     http::Request::builder().method(method).uri(path).header("host", "localhost:2379")
 }
 
-async fn fetch(url: &str, path: &str) -> Answer {
+pub(crate) async fn fetch(url: &str, path: &str) -> Answer {
     send(url, request("GET", path).body(Full::default()).expect("a request")).await
 }
 
-async fn post(url: &str, path: &str, body: &str) -> Answer {
+pub(crate) async fn post(url: &str, path: &str, body: &str) -> Answer {
     let body = Full::new(Bytes::from(body.to_owned()));
     send(url, request("POST", path).body(body).expect("a request")).await
 }

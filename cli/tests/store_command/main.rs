@@ -1,6 +1,8 @@
 //! The program `pintle store` from outside: flags, variables, config file, its log and its end, and
 //! the subcommands on what it leaves.
 
+mod profiles;
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
