@@ -10,6 +10,8 @@ use pintle_store::{Config, Member};
 
 use super::*;
 
+mod users;
+
 /// A port that nobody uses, different at each call. It lies below those that the system gives to outgoing
 /// connections: one of these could take the port before its server does.
 fn free_port() -> u16 {
@@ -176,20 +178,26 @@ fn start_etcd(dir: &Path) -> Option<(Etcd, String)> {
     Some((Etcd(child), client))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_etcd_is_copied() {
-    let dir = tempfile::tempdir().expect("temporary folder");
-    let Some((etcd, from)) = start_etcd(dir.path()) else {
+/// One that answers, where etcd is installed.
+async fn ready_etcd(dir: &Path) -> Option<(Etcd, String)> {
+    let Some((etcd, url)) = start_etcd(dir) else {
         println!("etcd is not installed: not tried");
-        return;
+        return None;
     };
     for attempt in 0.. {
         assert!(attempt < 600, "etcd never answered");
-        if Side::connect(&endpoint_options(&from)).await.is_ok() {
+        if Side::connect(&endpoint_options(&url)).await.is_ok() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    Some((etcd, url))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_etcd_is_copied() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let Some((etcd, from)) = ready_etcd(dir.path()).await else { return };
     let (target, to) = member(dir.path(), "target").await;
     copies(&from, &to, dir.path()).await;
     target.kill().await;
