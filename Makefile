@@ -52,5 +52,5 @@ chaos: build ## The long runs: 100,000 calls beside a real etcd, 50 rounds of ki
 	@$(SIMULATION) --test simulation -- --seeds 5000
 
 bench: build ## The micro benches, then the store beside etcd (an hour; see docs/performance.md)
-	@$(ENV) cargo bench -p pintle-benches
+	@$(ENV) cargo bench --workspace --bench '*'
 	@$(ENV) $(TARGET)/release/pintle bench store --against etcd --report $(TARGET)/bench-store

@@ -29,6 +29,7 @@ mod listener;
 mod member;
 mod members;
 mod metrics;
+pub mod parts;
 mod peer;
 mod proposer;
 mod quota;

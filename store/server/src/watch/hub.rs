@@ -81,7 +81,8 @@ impl Hub {
         }
     }
 
-    fn dispatch(&self) {
+    /// Marks the watchers whom what was published since the last call concerns.
+    pub(crate) fn dispatch(&self) {
         loop {
             let registry = self.registry.lock();
             let from = *self.dispatched.borrow() + 1;
