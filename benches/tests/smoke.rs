@@ -1,17 +1,12 @@
 //! A tiny load against a store in this process: everything runs; nothing is timed.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use pintle_benches::results::Metric;
 use pintle_benches::system::{Launch, System};
 use pintle_benches::workload::select;
 use pintle_benches::{Event, Plan, run};
-
-fn free_address() -> String {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    port.local_addr().expect("bound").to_string()
-}
+use pintle_testing::free_address;
 
 async fn store(dir: &std::path::Path) -> (pintle_store::Member, String) {
     let (client, peer) = (free_address(), format!("http://{}", free_address()));

@@ -13,7 +13,6 @@ pub mod differential;
 pub mod history;
 pub mod invariants;
 pub mod linearizability;
-mod ports;
 mod scenario;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -19,6 +19,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("pintle-controllers", &["pintle-machinery", "pintle-election"]),
     ("pintle-nodeagent", &["pintle-proto", "pintle-machinery"]),
     ("pintle-demo", &[]),
+    // For tests alone: nobody else may use it.
+    ("pintle-testing", &[]),
 ];
 /// These stand on top and may use everything.
 const TOP: &[&str] = &["pintle", "pintle-benches", "pintle-chaos"];

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use pintle_store::{Config, Member, start};
+use pintle_testing::free_port;
 use tempfile::TempDir;
 
-use crate::{Result, ports};
+use crate::Result;
 
 /// Small, so that a request that is too large is still cheap.
 const REQUEST_BYTES_MAX: usize = 65_536;
@@ -31,11 +32,6 @@ enum Running {
     Pintle(Option<Member>),
 }
 
-/// A port for clients and one for peers.
-fn two_ports() -> Result<(u16, u16)> {
-    ports::free(2).map(|ports| (ports[0], ports[1]))
-}
-
 fn temporary() -> Result<TempDir> {
     tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))
 }
@@ -44,7 +40,7 @@ impl Server {
     /// Starts `etcd`, which `scripts/setup` puts into the PATH of `make`.
     pub fn etcd() -> Result<Self> {
         let dir = temporary()?;
-        let (client, peer) = two_ports()?;
+        let (client, peer) = (free_port(), free_port());
         let url = format!("http://127.0.0.1:{client}");
         let child = etcd_command(dir.path(), &url, peer).spawn().map_err(|error| {
             format!("etcd does not start: {error}; `make setup` fetches it, scripts/env.sh sets the PATH")
@@ -55,7 +51,7 @@ impl Server {
     /// Starts our store.
     pub async fn pintle() -> Result<Self> {
         let dir = temporary()?;
-        let (client, peer) = two_ports()?;
+        let (client, peer) = (free_port(), free_port());
         let url = format!("http://127.0.0.1:{client}");
         let peer = format!("http://127.0.0.1:{peer}");
         let config = Config {

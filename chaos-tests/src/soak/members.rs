@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use pintle_testing::free_address;
 use tempfile::TempDir;
 
-use crate::{Result, ports};
+use crate::Result;
 
 const COUNT: usize = 3;
 
@@ -19,16 +20,15 @@ pub struct Members {
     running: Vec<Option<Child>>,
 }
 
-fn free_urls(count: usize) -> Result<Vec<String>> {
-    let ports = ports::free(count)?;
-    Ok(ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect())
+fn free_urls(count: usize) -> Vec<String> {
+    (0..count).map(|_| format!("http://{}", free_address())).collect()
 }
 
 impl Members {
     /// Starts all of them.
     pub fn start(pintle: &Path) -> Result<Self> {
         let dir = tempfile::tempdir().map_err(|error| format!("a temporary folder: {error}"))?;
-        let mut clients = free_urls(2 * COUNT)?;
+        let mut clients = free_urls(2 * COUNT);
         let peers = clients.split_off(COUNT);
         let running = (0..COUNT).map(|_| None).collect();
         let mut members = Self { pintle: pintle.to_owned(), dir, clients, peers, running };

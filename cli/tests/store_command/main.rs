@@ -4,7 +4,6 @@
 mod profiles;
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -12,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pintle_proto::etcdserverpb as pb;
 use pintle_proto::etcdserverpb::kv_client::KvClient;
+use pintle_testing::free_port;
 
 fn pintle(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pintle"));
@@ -33,20 +33,6 @@ fn fails(arguments: &[&str]) -> Output {
     let output = pintle(arguments).output().expect("runs");
     assert!(!output.status.success(), "{arguments:?} should fail: {}", text(&output.stdout));
     output
-}
-
-/// A port that nobody uses, different at each call. It lies below those that the system gives to outgoing
-/// connections: one of these could take the port before its server does.
-fn free_port() -> u16 {
-    static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    loop {
-        let call = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let offset = (std::process::id().wrapping_mul(97).wrapping_add(call)) % 5_000;
-        let port = 15_000 + u16::try_from(offset).expect("below 5,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// A member as a process, ended with its test.

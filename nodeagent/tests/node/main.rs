@@ -10,6 +10,7 @@ use std::time::Duration;
 use pintle_nodeagent::config::Paths;
 use pintle_nodeagent::images::{self, File, Image};
 use pintle_nodeagent::{Config, RuntimeKind, TlsFiles, containerd, stop_containerd};
+use pintle_testing::free_address;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -50,9 +51,7 @@ impl World {
     async fn new() -> Self {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let (stub, url) = Stub::start().await;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listen = listener.local_addr().unwrap();
-        drop(listener);
+        let listen = free_address();
         let kubelet = Kubelet::new(dir.path(), listen);
         let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
         let config = Config {

@@ -1,30 +1,16 @@
 //! Copies between real members in this process, and from a real etcd where there is one.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pintle_proto::etcdserverpb as pb;
 use pintle_store::{Config, Member};
+use pintle_testing::free_port;
 
 use super::*;
 
 mod users;
-
-/// A port that nobody uses, different at each call. It lies below those that the system gives to outgoing
-/// connections: one of these could take the port before its server does.
-fn free_port() -> u16 {
-    static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    loop {
-        let call = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let offset = (std::process::id().wrapping_mul(97).wrapping_add(call)) % 5_000;
-        let port = 15_000 + u16::try_from(offset).expect("below 5,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 async fn member(dir: &Path, name: &str) -> (Member, String) {
     let client = format!("http://127.0.0.1:{}", free_port());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pintle_store_api::{Store, WriteError};
 
-use crate::support::{Cluster, eventually, free_port, get, http_get, prefix_request, put};
+use crate::support::{Cluster, eventually, get, http_get, prefix_request, put};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_member_keeps_its_data_over_clean_stops_and_crashes() {

@@ -17,8 +17,7 @@ use pintle_store_api::{
 };
 
 use crate::support::{
-    Cluster, delete, eventually, free_port, get, one, prefix_request, put, put_request,
-    range_request,
+    Cluster, delete, eventually, get, one, prefix_request, put, put_request, range_request,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

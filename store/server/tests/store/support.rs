@@ -1,33 +1,19 @@
 //! A cluster to test on, and how to wait for it.
 
 use std::future::Future;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_store::{Config, Handle, Member, start};
 use pintle_store_api::pb::request_op::Request;
 use pintle_store_api::{Store, WriteError, pb};
+use pintle_testing::free_port;
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// Long enough for anything on a busy machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A port that nobody uses, different at each call. It lies below those that the system gives to outgoing
-/// connections: one of these could take the port before its server does.
-pub(crate) fn free_port() -> u16 {
-    static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    loop {
-        let call = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let offset = (std::process::id().wrapping_mul(97).wrapping_add(call)) % 5_000;
-        let port = 10_000 + u16::try_from(offset).expect("below 5,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// Waits until `condition` gives something.
 pub(crate) async fn eventually<T, F>(what: &str, condition: impl Fn() -> F) -> T
