@@ -22,7 +22,7 @@ async fn store(dir: &std::path::Path) -> (pintle_store::Member, String) {
     let member = pintle_store::start(config).await.expect("starts");
     let ready = tokio::time::timeout(Duration::from_secs(60), member.ready()).await;
     ready.expect("a leader within a minute");
-    (member, client)
+    (member, client.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,6 +66,11 @@ pub enum StartError {
     /// No member of the running cluster knows this member's peer address.
     #[error("no running member knows this one: add it to the cluster first")]
     NotAdded,
+    /// Nobody was there to ask who this member is.
+    #[error(
+        "no member of initial-cluster answers: start them first, or check their peer addresses"
+    )]
+    Alone,
     /// The tokens that the configuration asks for cannot be made.
     #[error("auth-token: {0}")]
     AuthToken(#[from] TokenError),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pintle_proto::raft::ClusterInfoRequest;
+use tokio::time::{Instant, timeout};
 
 use super::{StartError, failed, peer_client_tls};
 use crate::config::Config;
@@ -16,22 +17,60 @@ use crate::host::Host;
 use crate::identity::Identity;
 use crate::peer::{Lane, Peers};
 
-/// Who this member is, on its first start.
+/// A new member asks again this soon where nobody has answered, or none who must know.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How long one member may take to answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Who this member is, on its first start. A new one asks the others, for as long as a request may take:
+/// those that lag do not know it yet.
 pub(super) async fn identify(config: &Config, host: &Host) -> Result<Identity, StartError> {
     if !config.initial_cluster_existing {
         let found = Identity::found(config);
         return found.ok_or_else(|| StartError::NotInCluster(config.name.clone()));
     }
     let peers = Peers::new(0, 0, peer_client_tls(config)?, host.clone());
+    let own = |url: &String| config.initial_advertise_peer_urls.contains(url);
+    if config.initial_cluster.iter().all(|(_, url)| own(url)) {
+        return Err(StartError::Alone);
+    }
+    let deadline = Instant::now() + config.request_timeout();
+    loop {
+        let told = ask_around(config, &peers).await;
+        match told {
+            Told::Known(identity) => return Ok(identity),
+            // A leader knows all whom the cluster has added.
+            Told::Unknown { by_leader: true } => return Err(StartError::NotAdded),
+            Told::Unknown { .. } if Instant::now() >= deadline => return Err(StartError::NotAdded),
+            Told::Nothing if Instant::now() >= deadline => return Err(StartError::Alone),
+            Told::Unknown { .. } | Told::Nothing => tokio::time::sleep(ASK_EVERY).await,
+        }
+    }
+}
+
+/// What the members of the running cluster say of a new one.
+enum Told {
+    Known(Identity),
+    Unknown { by_leader: bool },
+    Nothing,
+}
+
+async fn ask_around(config: &Config, peers: &Peers) -> Told {
+    let mut told = Told::Nothing;
     for (_, url) in &config.initial_cluster {
         if config.initial_advertise_peer_urls.contains(url) {
             continue;
         }
         let Ok(mut client) = peers.client_at(url, Lane::Control) else { continue };
-        let info = match client.cluster_info(ClusterInfoRequest {}).await {
-            Ok(info) => info.into_inner(),
-            Err(status) => {
+        let answer = timeout(ASK_TIMEOUT, client.cluster_info(ClusterInfoRequest {})).await;
+        let info = match answer {
+            Ok(Ok(info)) => info.into_inner(),
+            Ok(Err(status)) => {
                 tracing::warn!(url, %status, "a member of the cluster did not answer");
+                continue;
+            }
+            Err(_) => {
+                tracing::warn!(url, "a member of the cluster did not answer in time");
                 continue;
             }
         };
@@ -41,10 +80,12 @@ pub(super) async fn identify(config: &Config, host: &Host) -> Result<Identity, S
         };
         if let Some((member_id, _)) = members.into_iter().find(|(_, node)| own(node)) {
             let founders = BTreeMap::new();
-            return Ok(Identity { cluster_id: info.cluster_id, member_id, founders });
+            return Told::Known(Identity { cluster_id: info.cluster_id, member_id, founders });
         }
+        let before = matches!(told, Told::Unknown { by_leader: true });
+        told = Told::Unknown { by_leader: before || info.leads };
     }
-    Err(StartError::NotAdded)
+    told
 }
 
 /// Founds the cluster on its first start. One founder begins, so that the others do not stand

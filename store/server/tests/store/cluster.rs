@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pintle_store_api::{Store, WriteError};
+use pintle_testing::free_port;
 
 use crate::support::{Cluster, eventually, get, http_get, prefix_request, put};
 

@@ -15,6 +15,7 @@ use pintle_store_api::{
     LeaseId, ReadError, Rejection, Revision, Store, WatchError, WatchItem, WatchStream, WriteError,
     pb,
 };
+use pintle_testing::free_port;
 
 use crate::support::{
     Cluster, delete, eventually, get, one, prefix_request, put, put_request, range_request,

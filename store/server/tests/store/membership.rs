@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pintle_proto::etcdserverpb::cluster_client::ClusterClient;
-use pintle_store::Handle;
+use pintle_store::{Handle, StartError};
 use pintle_store_api::{Rejection, Store, WriteError, pb};
 use tonic::transport::Channel;
 
@@ -142,6 +142,31 @@ async fn hashes(cluster: &Cluster, members: &[usize]) -> Vec<u32> {
         hashes.push(answer.into_inner().hash);
     }
     hashes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_member_is_told_why_it_cannot_join() {
+    let mut cluster = Cluster::found(1, |_| {}).await;
+    let joining = cluster.next_config();
+    let refused = pintle_store::start(joining.clone()).await.expect_err("nobody has added it");
+    assert!(matches!(refused, StartError::NotAdded), "{refused}");
+
+    // Who asks while nobody is there may be added, and answered, a moment later.
+    let mut client = ClusterClient::connect(cluster.client_url(0)).await.expect("connects");
+    let peer_ur_ls = joining.initial_advertise_peer_urls.clone();
+    let request = pb::MemberAddRequest { peer_ur_ls, is_learner: true };
+    client.member_add(request).await.expect("added");
+    cluster.shutdown(0).await;
+    let starting = tokio::spawn(pintle_store::start(joining));
+    cluster.restart(0).await;
+    let member = starting.await.expect("runs").expect("starts, once somebody answers");
+    member.shutdown().await;
+
+    let mut alone = cluster.next_config();
+    alone.data_dir.set_extension("elsewhere");
+    alone.initial_cluster.retain(|(name, _)| *name == alone.name);
+    let refused = pintle_store::start(alone).await.expect_err("nobody to ask");
+    assert!(matches!(refused, StartError::Alone), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,8 +10,9 @@ use pintle_store::{Config, HeapSample, Held, Pprof};
 use pintle_store_api::Store;
 use pprof::protos::{Message, Profile};
 
-use crate::support::{Cluster, eventually, free_port, put};
+use crate::support::{Cluster, eventually, put};
 use crate::web::{Answer, fetch, post, request, send};
+use pintle_testing::free_port;
 
 const PATHS: [&str; 5] = [
     "/debug/pprof",
