@@ -195,6 +195,7 @@ fn store_config(options: &Options, pki: &Pki) -> pintle_store::Config {
     pintle_store::Config {
         name: options.name.clone(),
         data_dir: options.data_dir.clone(),
+        memory: pintle_store::MemoryLimit::of_this_process(),
         listen_client_urls: url(options.listen_client),
         advertise_client_urls: url(options.listen_client),
         listen_peer_urls: url(options.listen_peer),

@@ -2,7 +2,8 @@
 //! mounted with the memory controller, else version 1.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, bail};
 
@@ -37,9 +38,12 @@ impl MemoryLimit {
         Ok(group)
     }
 
-    pub(crate) fn add(&self, pid: u32) -> anyhow::Result<()> {
-        fs::write(self.folder.join("cgroup.procs"), pid.to_string())
-            .context("putting a process into its control group")
+    /// Starts `program`, with the arguments that follow, in the group from its first step on.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", r#"echo $$ >"$0" && exec "$@""#]);
+        command.arg(self.folder.join("cgroup.procs")).arg(program);
+        command
     }
 }
 

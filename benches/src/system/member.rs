@@ -91,7 +91,11 @@ impl Member {
 
     pub(super) fn start(&mut self, limit: Option<&MemoryLimit>) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.program);
+        // A process that looks for its limit when it starts must find it.
+        let mut command = match limit {
+            None => Command::new(&self.program),
+            Some(limit) => limit.command(&self.program),
+        };
         let variables = std::env::vars_os()
             .filter(|(name, _)| name.to_str().is_some_and(|name| name.starts_with("ETCD_")));
         for (name, _) in variables {
@@ -100,9 +104,6 @@ impl Member {
         command.args(&self.arguments).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| self.program.display().to_string())?;
-        if let Some(limit) = limit {
-            limit.add(child.id())?;
-        }
         self.child = Some(child);
         Ok(())
     }

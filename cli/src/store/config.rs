@@ -62,6 +62,7 @@ pub(super) fn build(values: &Values) -> anyhow::Result<Config> {
     };
     Ok(Config {
         wal_dir: values.path("wal-dir"),
+        memory: pintle_store::MemoryLimit::of_this_process(),
         listen_client_urls: values.list("listen-client-urls"),
         advertise_client_urls: values.list("advertise-client-urls"),
         listen_peer_urls: values.list("listen-peer-urls"),

@@ -1,5 +1,7 @@
 //! Events from history: what a watcher reads until it has caught up with the ring of new ones.
 
+mod by_key;
+
 use bytes::Bytes;
 use pintle_store_api::mvccpb::{Event, KeyValue, event::EventType};
 use pintle_store_api::{Rejection, Revision};
@@ -10,6 +12,8 @@ use crate::keyspace::log::{self, Change};
 use crate::keyspace::{Family, RecordRef, history};
 use crate::view::View;
 use crate::{CatchUp, EventQuery, Fault, QueryError, batch};
+
+pub(crate) use by_key::by_key;
 
 /// Log entries looked at in one call, so that a watcher of few keys does not hold on to a
 /// snapshot while it passes over the changes of all others.

@@ -161,6 +161,26 @@ impl Reader {
         })
     }
 
+    /// The same from the records of the range's own keys, up to `query.to` at once: as cheap as the range
+    /// is narrow, however long ago `from` is. `None` when more than `records_max` records have to be looked
+    /// at for it, or the events exceed the budget.
+    pub fn events_by_key(
+        &self,
+        query: &EventQuery,
+        records_max: usize,
+    ) -> Result<Option<CatchUp>, QueryError> {
+        self.at_snapshot(|database, snapshot, head| {
+            let view = View::at_snapshot(database, snapshot, head);
+            let result = events::by_key(&view, query, records_max);
+            // What the oldest revision ended may have gone meanwhile: one more than others need.
+            let needed = query.from.0.max(head.floor + 1);
+            if needed <= database.flushed_floor() {
+                return still_there(database, query.from.0).map(|()| None).map_err(Into::into);
+            }
+            result
+        })
+    }
+
     /// What happened from one revision to another, for many watchers that are behind: without values.
     /// [`Rejection::Compacted`] when `from` is below the floor.
     pub fn changes(

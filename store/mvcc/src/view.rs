@@ -191,7 +191,7 @@ impl<'a> View<'a> {
 }
 
 /// The bounds of a range as the `current` family has them; an empty range stays well-formed.
-fn bounds(range: &KeyRange) -> (&Bytes, Option<&Bytes>) {
+pub(crate) fn bounds(range: &KeyRange) -> (&Bytes, Option<&Bytes>) {
     let end = range.end().map(|end| if range.is_empty() { range.start() } else { end });
     (range.start(), end)
 }

@@ -108,8 +108,10 @@ pub struct Config {
     pub compact_hash_check_time: Option<Duration>,
     /// Whether to compare with the others before anything is served.
     pub initial_corrupt_check: bool,
-    /// Database memory.
+    /// Database memory, where the process has no limit.
     pub state: pintle_mvcc::Options,
+    /// What the process may use: caches and buffers are made smaller for it.
+    pub memory: crate::MemoryLimit,
 }
 
 impl Default for Config {
@@ -158,6 +160,7 @@ impl Default for Config {
             compact_hash_check_time: None,
             initial_corrupt_check: false,
             state: pintle_mvcc::Options::default(),
+            memory: crate::MemoryLimit::default(),
         }
     }
 }

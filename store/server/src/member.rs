@@ -172,7 +172,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     let (cluster_id, member_id) = (identity.cluster_id, identity.member_id);
     let peers = Arc::new(Peers::new(cluster_id, member_id, peer_tls, host.clone()));
 
-    let log = LogStore::open(&config.log_dir(), !config.unsafe_no_fsync, host)
+    let log = LogStore::open(&config.log_dir(), !config.unsafe_no_fsync, config.memory, host)
         .map_err(failed("opening the log"))?;
     let fresh = log.is_empty();
     let snapshots =
@@ -181,10 +181,11 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     let simple = Arc::new(SimpleTokens::new(config.auth_token_ttl, log.last_index()));
     let tokens = Tokens::new(&config.auth_token, &simple)?;
     let mut hub = None;
-    let make_hub = |reader| Arc::clone(hub.insert(Hub::new(reader)));
+    let memory = config.memory;
+    let make_hub = |reader| Arc::clone(hub.insert(Hub::new(reader, memory)));
     let machine = StateMachine::open(
         &dir.join("state"),
-        config.state.clone(),
+        memory.state(config.state.clone()),
         snapshots,
         make_hub,
         Arc::clone(&leases),
@@ -224,7 +225,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     };
     let (clients_stop, peers_stop) = (Stop::default(), Stop::default());
     let quota_backend_bytes = config.quota_backend_bytes;
-    let range_budget = Budget::new(config.range_bytes_in_flight_max);
+    let range_budget = Budget::new(memory.share(config.range_bytes_in_flight_max, 16));
     let core = Arc::new(Core {
         identity,
         config,

@@ -17,6 +17,7 @@ use pintle_proto::raft as pb;
 use pintle_store_api::WatchError;
 use pintle_store_api::pb::WatchCreateRequest;
 
+use crate::MemoryLimit;
 use crate::consensus::convert::log_id_from_pb;
 use crate::consensus::log::LogStore;
 use crate::consensus::{Batch, TypeConfig};
@@ -37,7 +38,11 @@ pub struct Watches {
 impl Watches {
     /// A hub without watchers that goes on from the state's revision.
     pub fn new(reader: Reader) -> Self {
-        Self { hub: Hub::new(reader), wake: Arc::default(), watchers: Vec::new() }
+        Self {
+            hub: Hub::new(reader, MemoryLimit::default()),
+            wake: Arc::default(),
+            watchers: Vec::new(),
+        }
     }
 
     /// Adds a watcher.
@@ -83,7 +88,7 @@ pub struct Log {
 impl Log {
     /// Opens the log under `dir`. Without `sync`, what was appended may be lost with the machine.
     pub fn open(dir: &Path, sync: bool) -> io::Result<Self> {
-        Ok(Self { store: LogStore::open(dir, sync, Host::Machine)? })
+        Ok(Self { store: LogStore::open(dir, sync, MemoryLimit::default(), Host::Machine)? })
     }
 
     /// The index of the last entry; 0 on an empty log.

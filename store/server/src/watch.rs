@@ -8,8 +8,11 @@
 //! ring has moved on. One cursor emits events, progress and the compaction cancel, in that order
 //! of truth: progress to a revision is only reported when nothing at or below it is still to come.
 
+#[cfg(test)]
+mod fixture;
 mod history;
 mod hub;
+mod narrow;
 mod registry;
 mod ring;
 mod solo;

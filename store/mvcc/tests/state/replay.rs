@@ -233,6 +233,13 @@ fn run(member: &mut Member, model: &mut Model, step: &Step) {
             assert!(answer.through.0 <= end.max(from - 1));
             let expected = model.events(key, range_end, *from, answer.through.0, *prev_kv);
             assert_eq!(answer.events, expected, "{query:?}");
+
+            let query = EventQuery { budget_bytes: usize::MAX, ..query };
+            let found = rejected(member.mvcc.reader().events_by_key(&query, 10_000));
+            let found = found.expect("not compacted").expect("few records");
+            assert_eq!(found.through.0, end.max(from - 1), "{query:?}");
+            let expected = model.events(key, range_end, *from, end, *prev_kv);
+            assert_eq!(found.events, expected, "by key: {query:?}");
         }
     }
 }

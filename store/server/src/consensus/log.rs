@@ -29,6 +29,7 @@ use self::writer::Request;
 use super::codec;
 use super::convert::entry_from_bytes;
 use super::types::{Entry, LogId, TypeConfig, Vote};
+use crate::MemoryLimit;
 use crate::host::{Host, blocking};
 use crate::metrics::{DISK_FIRST, Histogram};
 
@@ -47,6 +48,13 @@ const WRITER_QUEUE: usize = 4096;
 /// One replication request carries at most this many bytes of entries (but at least one entry), so
 /// that a slow follower is fed in messages that fit a heartbeat interval.
 const REPLICATION_BYTES_MAX: usize = 2 << 20;
+
+/// How much of the log stays in memory after it reached the disk: enough for followers that keep
+/// up and for apply; one that is further behind reads from disk.
+const TAIL_BYTES_MAX: usize = 16 << 20;
+
+/// Entries that are not in a file of the database yet; they are in its own log.
+const WRITE_BUFFER_BYTES: usize = 32 << 20;
 
 /// Counts for the metrics endpoint.
 #[derive(Debug)]
@@ -78,8 +86,13 @@ pub(crate) struct LogStore {
 impl LogStore {
     /// Opens the log under `dir` and starts its writer thread, which ends when the last clone is
     /// dropped. Without `sync`, what was acknowledged may be lost with the machine.
-    pub(crate) fn open(dir: &Path, sync: bool, host: Host) -> io::Result<Self> {
-        let db = open_db(dir)?;
+    pub(crate) fn open(
+        dir: &Path,
+        sync: bool,
+        memory: MemoryLimit,
+        host: Host,
+    ) -> io::Result<Self> {
+        let db = open_db(dir, memory.share(WRITE_BUFFER_BYTES, 64))?;
         let vote = read_meta(&db, KEY_VOTE)?;
         let purged = read_meta(&db, KEY_PURGED)?;
         let committed = read_meta(&db, KEY_COMMITTED)?;
@@ -92,7 +105,7 @@ impl LogStore {
         };
         let shared = Arc::new(Shared {
             db,
-            tail: Mutex::new(Tail::new(purged, last)),
+            tail: Mutex::new(Tail::new(purged, last, memory.share(TAIL_BYTES_MAX, 64))),
             vote: Mutex::new(vote),
             committed: Mutex::new(committed),
             stats: LogStats::default(),
@@ -261,18 +274,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-fn open_db(dir: &Path) -> io::Result<DB> {
+fn open_db(dir: &Path, write_buffer_bytes: usize) -> io::Result<DB> {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    options.set_write_buffer_size(32 << 20);
+    options.set_write_buffer_size(write_buffer_bytes);
     options.set_max_total_wal_size(128 << 20);
     options.set_keep_log_file_num(4);
     let families = [CF_LOG, CF_META].map(|name| {
         let mut family = Options::default();
         // What lies here is cut away soon.
         family.set_compression_type(DBCompressionType::None);
-        family.set_write_buffer_size(32 << 20);
+        family.set_write_buffer_size(write_buffer_bytes);
         ColumnFamilyDescriptor::new(name, family)
     });
     std::fs::create_dir_all(dir)?;
@@ -339,7 +352,7 @@ mod tests {
     /// Opens again once the writer thread has let go of the database.
     fn reopen(dir: &Path) -> LogStore {
         loop {
-            match LogStore::open(dir, true, Host::Machine) {
+            match LogStore::open(dir, true, MemoryLimit::default(), Host::Machine) {
                 Ok(log) => return log,
                 Err(error) => assert!(error.to_string().contains("lock"), "{error}"),
             }
@@ -350,7 +363,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_flushed_is_there_after_a_restart() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let mut log = LogStore::open(dir.path(), true, Host::Machine).expect("opens");
+        let mut log =
+            LogStore::open(dir.path(), true, MemoryLimit::default(), Host::Machine).expect("opens");
         let vote = Vote::new_committed(3, 1);
         log.save_vote(&vote).await.expect("saved");
         append(&mut log, (1..=9).map(|index| entry(1, index, 10)).collect()).await;
@@ -370,7 +384,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn entries_that_left_memory_are_read_from_disk() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let mut log = LogStore::open(dir.path(), true, Host::Machine).expect("opens");
+        let mut log =
+            LogStore::open(dir.path(), true, MemoryLimit::default(), Host::Machine).expect("opens");
         for index in 1..=40 {
             append(&mut log, vec![entry(1, index, 1 << 20)]).await;
         }

@@ -22,12 +22,19 @@ struct Builder;
 
 fn open() -> io::Result<(TempDir, LogStore, StateMachine)> {
     let dir = tempfile::tempdir()?;
-    let log = LogStore::open(&dir.path().join("log"), true, Host::Machine)?;
+    let log = LogStore::open(&dir.path().join("log"), true, Default::default(), Host::Machine)?;
     let snapshots = SnapshotStore::open(dir.path().join("snap"))?;
     let options = pintle_mvcc::Options::default();
     let state = dir.path().join("state");
     let tokens = Arc::new(SimpleTokens::new(Duration::ZERO, 0));
-    let machine = StateMachine::open(&state, options, snapshots, Hub::new, Leases::new(), tokens)?;
+    let machine = StateMachine::open(
+        &state,
+        options,
+        snapshots,
+        |reader| Hub::new(reader, Default::default()),
+        Leases::new(),
+        tokens,
+    )?;
     Ok((dir, log, machine))
 }
 

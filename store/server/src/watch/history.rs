@@ -6,7 +6,7 @@
 //! the state has left behind.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -19,13 +19,14 @@ use prost::Message;
 const BLOCK_REVISIONS: i64 = 1_024;
 /// Blocks that are kept, the longest unused ones going first,
 const BLOCKS_MAX: usize = 128;
-/// and bytes of keys and events in them. A block that is in use is not given up for this.
-const BYTES_MAX: usize = 48 << 20;
 
 /// The blocks that were used last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct History {
     places: Mutex<VecDeque<Arc<Place>>>,
+    uses: AtomicU64,
+    /// Bytes of keys and events in them. A block that is in use is not given up for this.
+    bytes_max: usize,
 }
 
 /// A block that is read by the first who needs it, while others wait.
@@ -34,6 +35,8 @@ struct Place {
     number: i64,
     block: Mutex<Option<Arc<Block>>>,
     bytes: AtomicUsize,
+    /// When it was used last, counted in uses of all.
+    used: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -56,9 +59,20 @@ pub(super) struct Found {
 }
 
 impl History {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { places: Mutex::default(), uses: AtomicU64::new(0), bytes_max }
+    }
+
     /// Forgets everything: the state was replaced.
     pub(super) fn clear(&self) {
         self.places.lock().clear();
+    }
+
+    /// Forgets what nobody has used since this was called last; the answer is for the next call.
+    pub(super) fn sweep(&self, since: u64) -> u64 {
+        let mut places = self.places.lock();
+        places.retain(|place| place.used.load(Ordering::Relaxed) > since);
+        self.uses.load(Ordering::Relaxed)
     }
 
     /// The events of `range` from `from` to the end of its block, or until `budget_bytes` are exceeded.
@@ -89,10 +103,11 @@ impl History {
         let known = places.iter().position(|place| place.number == number);
         let place = match known.and_then(|at| places.remove(at)) {
             Some(place) => place,
-            None => Arc::new(Place { number, block: Mutex::default(), bytes: AtomicUsize::new(0) }),
+            None => Arc::new(Place::new(number)),
         };
+        place.used.store(self.uses.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         let mut bytes: usize = places.iter().map(|place| place.bytes.load(Ordering::Relaxed)).sum();
-        while bytes > BYTES_MAX || places.len() >= BLOCKS_MAX {
+        while bytes > self.bytes_max || places.len() >= BLOCKS_MAX {
             let Some(oldest) = places.pop_front() else { break };
             bytes -= oldest.bytes.load(Ordering::Relaxed).min(bytes);
         }
@@ -102,6 +117,11 @@ impl History {
 }
 
 impl Place {
+    fn new(number: i64) -> Self {
+        let (block, bytes, used) = (Mutex::default(), AtomicUsize::new(0), AtomicU64::new(0));
+        Self { number, block, bytes, used }
+    }
+
     /// The block, at least from `from` on: its beginning may be compacted already.
     fn load(&self, reader: &Reader, from: i64) -> Result<Arc<Block>, QueryError> {
         let floor = reader.compact_revision()?.0;
@@ -189,44 +209,13 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use pintle_mvcc::{Entry, EventQuery, Mvcc, Options};
-    use pintle_proto::raft::{Command, command::Kind};
-    use pintle_store_api::{Rejection, pb};
+    use pintle_mvcc::EventQuery;
+    use pintle_store_api::Rejection;
 
     use super::*;
+    use crate::watch::fixture::{compact, filled, ranges};
 
-    /// Revisions 2 to `through`, over ten keys, every seventh a deletion.
-    fn filled(dir: &std::path::Path, through: i64) -> Mvcc {
-        let mut mvcc = Mvcc::open(dir, Options::default()).expect("open");
-        let command = |revision: i64| {
-            let key: Bytes = format!("/{}/{}", revision % 2, revision % 10).into();
-            let kind = if revision % 7 == 0 {
-                Kind::DeleteRange(pb::DeleteRangeRequest { key, ..Default::default() })
-            } else {
-                let value = revision.to_string().into();
-                Kind::Put(pb::PutRequest { key, value, ..Default::default() })
-            };
-            Command { kind: Some(kind), caller: None }
-        };
-        let mut revision = 2;
-        while mvcc.reader().current_revision().0 < through {
-            let entry = Entry { term: 1, commands: &[command(revision)] };
-            mvcc.apply(&[entry], Bytes::new()).expect("apply");
-            revision += 1;
-        }
-        mvcc
-    }
-
-    fn ranges() -> Vec<KeyRange> {
-        let text = |text: &'static str| Bytes::from_static(text.as_bytes());
-        vec![
-            KeyRange::between(Bytes::new(), None),
-            KeyRange::prefix(text("/1/")),
-            KeyRange::point(text("/0/4")),
-            KeyRange::point(text("/none")),
-        ]
-    }
+    const BYTES_MAX: usize = 48 << 20;
 
     fn through_blocks(
         history: &History,
@@ -252,7 +241,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let mvcc = filled(dir.path(), 2 * BLOCK_REVISIONS + 100);
         let reader = mvcc.reader();
-        let history = History::default();
+        let history = History::new(BYTES_MAX);
         for range in ranges() {
             for (from, budget) in [(2, usize::MAX), (2, 1), (777, 500), (BLOCK_REVISIONS, 1 << 20)]
             {
@@ -275,15 +264,13 @@ mod tests {
     fn a_watcher_below_the_floor_is_told_though_the_block_is_there() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let mut mvcc = filled(dir.path(), BLOCK_REVISIONS + 1);
-        let history = History::default();
+        let history = History::new(BYTES_MAX);
         let all = &ranges()[0];
         let read = |reader: &Reader, from| {
             history.read(reader, all, from, BLOCK_REVISIONS, usize::MAX, false)
         };
         assert!(read(&mvcc.reader(), 5).is_ok());
-        let kind = Kind::Compact(pb::CompactionRequest { revision: 50, physical: false });
-        let commands = [Command { kind: Some(kind), caller: None }];
-        mvcc.apply(&[Entry { term: 1, commands: &commands }], Bytes::new()).expect("apply");
+        compact(&mut mvcc, 50);
         let refused = read(&mvcc.reader(), 5);
         let compacted = Rejection::Compacted(Revision(50));
         assert!(matches!(refused, Err(QueryError::Rejected(found)) if found == compacted));
@@ -296,7 +283,7 @@ mod tests {
 
     #[test]
     fn blocks_that_are_not_used_make_room() {
-        let history = History::default();
+        let history = History::new(BYTES_MAX);
         let count = i64::try_from(BLOCKS_MAX).expect("small");
         (0..count).for_each(|number| drop(history.place(number)));
         history.place(0).note(7);

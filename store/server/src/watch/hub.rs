@@ -2,19 +2,32 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use pintle_mvcc::{Reader, RevisionEvents};
 use pintle_store_api::KeyRange;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::MissedTickBehavior;
 
 use super::history::History;
+use super::narrow::Narrow;
 use super::registry::{Registry, Slot};
 use super::ring::{Read, Revised, Ring};
+use crate::MemoryLimit;
 
 /// Watchers that read history at the same time. Each read holds a blocking thread and up to a
 /// mebibyte of events; more of them would only compete for the same disk.
 const CATCH_UPS_MAX: usize = 4;
+/// Bytes of events that the ring holds,
+const RING_BYTES_MAX: usize = 64 << 20;
+/// of the log's blocks that were read for those who are behind,
+const HISTORY_BYTES_MAX: usize = 48 << 20;
+/// and of narrow ranges that were gathered for them.
+const NARROW_BYTES_MAX: usize = 64 << 20;
+
+/// History that was read and that nobody has looked at for this long is given up.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -27,20 +40,22 @@ pub(crate) struct Hub {
     dispatched: watch::Sender<i64>,
     pub(super) catch_ups: Arc<Semaphore>,
     pub(super) history: History,
+    pub(super) narrow: Narrow,
     events: AtomicU64,
 }
 
 impl Hub {
-    pub(crate) fn new(reader: Reader) -> Arc<Self> {
+    pub(crate) fn new(reader: Reader, memory: MemoryLimit) -> Arc<Self> {
         let head = reader.current_revision().0;
         Arc::new(Self {
             reader,
-            ring: RwLock::new(Ring::new(head)),
+            ring: RwLock::new(Ring::new(head, memory.share(RING_BYTES_MAX, 32))),
             registry: Mutex::default(),
             published: watch::Sender::new(head),
             dispatched: watch::Sender::new(head),
             catch_ups: Arc::new(Semaphore::new(CATCH_UPS_MAX)),
-            history: History::default(),
+            history: History::new(memory.share(HISTORY_BYTES_MAX, 64)),
+            narrow: Narrow::new(memory.share(NARROW_BYTES_MAX, 64)),
             events: AtomicU64::new(0),
         })
     }
@@ -66,6 +81,7 @@ impl Hub {
     pub(crate) fn reset(&self) {
         let head = self.reader.current_revision().0;
         self.history.clear();
+        self.narrow.clear();
         self.ring.write().reset(head);
         self.published.send_replace(head);
     }
@@ -73,10 +89,18 @@ impl Hub {
     /// Marks watchers as revisions are published, until the hub is dropped by its owner.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut published = self.published.subscribe();
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut swept = (0, 0);
         loop {
             self.dispatch();
-            if published.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = published.changed() => if changed.is_err() {
+                    return;
+                },
+                _ = sweep.tick() => {
+                    swept = (self.narrow.sweep(swept.0), self.history.sweep(swept.1));
+                }
             }
         }
     }

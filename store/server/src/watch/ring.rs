@@ -11,8 +11,6 @@ use prost::Message;
 
 /// Revisions kept: a watcher that is behind by more than this reads history instead.
 const REVISIONS_MAX: usize = 16_384;
-/// Bytes of events kept, whichever is reached first.
-const BYTES_MAX: usize = 64 << 20;
 
 /// One revision. Its events are shared by everybody who reads them.
 #[derive(Debug)]
@@ -28,6 +26,11 @@ pub(super) struct Revised {
 /// Events as a `WatchResponse` holds them, to be put behind its other fields.
 pub(super) fn encode(events: &[Event]) -> Bytes {
     WatchResponse { events: events.to_vec(), ..Default::default() }.encode_to_vec().into()
+}
+
+/// What [`encode`] has encoded. The events share its memory.
+pub(super) fn decode(encoded: &Bytes) -> Vec<Event> {
+    WatchResponse::decode(encoded.clone()).map(|response| response.events).expect("encoded here")
 }
 
 impl Revised {
@@ -77,11 +80,13 @@ pub(super) struct Ring {
     head: i64,
     /// The ring misses nothing above this revision.
     floor: i64,
+    /// Bytes of events kept, where they come before [`REVISIONS_MAX`].
+    bytes_max: usize,
 }
 
 impl Ring {
-    pub(super) fn new(head: i64) -> Self {
-        Self { items: VecDeque::new(), bytes: 0, head, floor: head }
+    pub(super) fn new(head: i64, bytes_max: usize) -> Self {
+        Self { items: VecDeque::new(), bytes: 0, head, floor: head, bytes_max }
     }
 
     pub(super) fn head(&self) -> i64 {
@@ -93,7 +98,9 @@ impl Ring {
         self.head = revised.revision;
         self.bytes += revised.bytes;
         self.items.push_back(Arc::new(revised));
-        while self.items.len() > REVISIONS_MAX || (self.bytes > BYTES_MAX && self.items.len() > 1) {
+        while self.items.len() > REVISIONS_MAX
+            || (self.bytes > self.bytes_max && self.items.len() > 1)
+        {
             let Some(oldest) = self.items.pop_front() else { break };
             self.bytes -= oldest.bytes;
             self.floor = oldest.revision;
@@ -102,7 +109,7 @@ impl Ring {
 
     /// Forgets everything: the state was replaced and is at `head` now.
     pub(super) fn reset(&mut self, head: i64) {
-        *self = Self::new(head);
+        *self = Self::new(head, self.bytes_max);
     }
 
     /// The revisions from `from` on, until `bytes_max` is exceeded.
@@ -135,6 +142,8 @@ mod tests {
 
     use super::*;
 
+    const BYTES_MAX: usize = 64 << 20;
+
     fn events(revision: i64, bytes: usize) -> RevisionEvents {
         let kv = KeyValue { value: vec![0; bytes].into(), ..Default::default() };
         let prev_kv = Some(kv.clone());
@@ -154,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_read_begins_where_it_is_asked_to_and_ends_at_the_head() {
-        let mut ring = Ring::new(4);
+        let mut ring = Ring::new(4, BYTES_MAX);
         (5..=9).for_each(|revision| ring.push(events(revision, 1)));
         assert_eq!(read(&ring, 7, usize::MAX), Some((Some(7), 3, 9, false)));
         assert_eq!(read(&ring, 10, usize::MAX), Some((None, 0, 9, false)));
@@ -164,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_ring_forgets_the_oldest_by_count_and_by_bytes() {
-        let mut ring = Ring::new(0);
+        let mut ring = Ring::new(0, BYTES_MAX);
         let count = i64::try_from(REVISIONS_MAX).expect("small");
         (1..=count + 1).for_each(|revision| ring.push(events(revision, 1)));
         assert_eq!(read(&ring, 1, 0), None);
@@ -176,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_reset_ring_sends_everybody_to_history() {
-        let mut ring = Ring::new(4);
+        let mut ring = Ring::new(4, BYTES_MAX);
         ring.push(events(5, 1));
         ring.reset(8);
         assert_eq!(read(&ring, 5, usize::MAX), None);
@@ -197,7 +206,7 @@ mod tests {
 
     #[test]
     fn previous_values_are_only_for_those_who_asked() {
-        let mut ring = Ring::new(0);
+        let mut ring = Ring::new(0, BYTES_MAX);
         ring.push(events(1, 1));
         let Read::Revisions { found, .. } = ring.read(1, usize::MAX) else { panic!("held") };
         assert!(found[0].events(true)[0].prev_kv.is_some());

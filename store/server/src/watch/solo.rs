@@ -72,7 +72,7 @@ impl Solo {
             };
             self.ready.extend(events.into_iter().map(|events| WatchItem::Events {
                 revision: Revision(events.revision),
-                events: events.events,
+                events: events.events(),
             }));
         }
     }

@@ -12,14 +12,17 @@ use pintle_store_api::{KeyRange, Rejection, Revision, WatchError};
 use prost::Message;
 
 use super::hub::Hub;
+use super::narrow::{Found, Part};
 use super::registry::{Slot, Wake};
-use super::ring::{Read, Revised, encode};
+use super::ring::{Read, Revised, decode, encode};
 use crate::host::blocking;
 
 /// One step reads about this many bytes of events: what one response may carry.
 const STEP_BYTES: usize = 1 << 20;
 /// And goes through as much history, also when it finds nothing of its range there.
 const STEP_BLOCKS: usize = 64;
+/// A new watcher that starts this many revisions back looks at its own keys first.
+const FAR_BEHIND: i64 = 1_024;
 
 /// What is watched, and how.
 #[derive(Clone, Debug)]
@@ -46,6 +49,10 @@ impl Spec {
         }
     }
 
+    fn filters(&self) -> bool {
+        self.no_put || self.no_delete
+    }
+
     fn wants(&self, event: &Event) -> bool {
         let filtered = match event.r#type() {
             EventType::Put => self.no_put,
@@ -60,31 +67,55 @@ impl Spec {
 pub(crate) struct Events {
     /// The store was at this revision or a later one when the last of these happened.
     pub(crate) revision: i64,
-    pub(crate) events: Arc<[Event]>,
-    /// Where they lie encoded already, when they are all of a revision.
-    shared: Option<Arc<Revised>>,
-    prev_kv: bool,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// This watcher's own.
+    Own(Arc<[Event]>),
+    /// All of a revision, with or without previous values.
+    Revised(Arc<Revised>, bool),
+    /// As they go onto the wire, and how many.
+    Encoded(Bytes, usize),
 }
 
 impl Events {
-    #[cfg(test)]
-    pub(crate) fn alone(revision: i64, events: Vec<Event>) -> Self {
-        Self { revision, events: events.into(), shared: None, prev_kv: false }
+    pub(crate) fn own(revision: i64, events: impl IntoIterator<Item = Event>) -> Self {
+        Self { revision, body: Body::Own(events.into_iter().collect()) }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        match &self.body {
+            Body::Own(events) => events.len(),
+            Body::Revised(revised, prev_kv) => revised.events(*prev_kv).len(),
+            Body::Encoded(_, count) => *count,
+        }
+    }
+
+    pub(crate) fn events(&self) -> Arc<[Event]> {
+        match &self.body {
+            Body::Own(events) => Arc::clone(events),
+            Body::Revised(revised, prev_kv) => Arc::clone(revised.events(*prev_kv)),
+            Body::Encoded(encoded, _) => decode(encoded).into(),
+        }
     }
 
     /// About how many bytes they have.
     pub(crate) fn size(&self) -> usize {
-        match &self.shared {
-            Some(revised) => revised.bytes(),
-            None => self.events.iter().map(Message::encoded_len).sum(),
+        match &self.body {
+            Body::Own(events) => events.iter().map(Message::encoded_len).sum(),
+            Body::Revised(revised, _) => revised.bytes(),
+            Body::Encoded(encoded, _) => encoded.len(),
         }
     }
 
     /// As the end of a `WatchResponse`.
     pub(crate) fn encoded(&self) -> Bytes {
-        match &self.shared {
-            Some(revised) => revised.encoded(self.prev_kv).clone(),
-            None => encode(&self.events),
+        match &self.body {
+            Body::Own(events) => encode(events),
+            Body::Revised(revised, prev_kv) => revised.encoded(*prev_kv).clone(),
+            Body::Encoded(encoded, _) => encoded.clone(),
         }
     }
 }
@@ -112,6 +143,10 @@ pub(crate) struct Watcher {
     floor: i64,
     /// Whether `next..` holds something to look at without being woken.
     behind: bool,
+    /// It is marked for whatever concerns it after this revision.
+    marked_after: i64,
+    /// Its keys are so many that the log is the shorter way to the past.
+    wide: bool,
 }
 
 impl Watcher {
@@ -131,7 +166,8 @@ impl Watcher {
         let (id, marked_after) = hub.register(&spec.range, &slot);
         let next = if spec.start > 0 { spec.start } else { hub.head() + 1 };
         let behind = next <= marked_after;
-        Ok(Self { hub, slot, id, spec, next, floor: floor.0, behind })
+        let (floor, wide) = (floor.0, false);
+        Ok(Self { hub, slot, id, spec, next, floor, behind, marked_after, wide })
     }
 
     /// The revision to which nothing is missing, if the watcher has seen everything up to now.
@@ -154,6 +190,9 @@ impl Watcher {
             if !self.behind {
                 return Step::Idle;
             }
+            if self.is_far_behind() {
+                return Step::Behind;
+            }
             let Read::Revisions { found, through, more } = self.hub.read(self.next, STEP_BYTES)
             else {
                 return Step::Behind;
@@ -163,7 +202,7 @@ impl Watcher {
             let events: Vec<Events> =
                 found.iter().filter_map(|revised| self.select(revised)).collect();
             if !events.is_empty() {
-                self.hub.count_events(events.iter().map(|events| events.events.len()).sum());
+                self.hub.count_events(events.iter().map(Events::count).sum());
                 return Step::Events(events);
             }
         }
@@ -178,12 +217,22 @@ impl Watcher {
         let prev_kv = self.spec.prev_kv && revised.revision > self.floor;
         let all = revised.events(prev_kv);
         let wanted = all.iter().filter(|event| self.spec.wants(event)).count();
-        let (events, shared) = match wanted {
-            0 => return None,
-            n if n == all.len() => (Arc::clone(all), Some(Arc::clone(revised))),
-            _ => (all.iter().filter(|event| self.spec.wants(event)).cloned().collect(), None),
-        };
-        Some(Events { revision: revised.revision, events, shared, prev_kv })
+        let revision = revised.revision;
+        match wanted {
+            0 => None,
+            n if n == all.len() => {
+                Some(Events { revision, body: Body::Revised(Arc::clone(revised), prev_kv) })
+            }
+            _ => {
+                let wanted = all.iter().filter(|event| self.spec.wants(event)).cloned();
+                Some(Events::own(revision, wanted))
+            }
+        }
+    }
+
+    /// Whether its own keys are likely a shorter way to the past than what happened to all.
+    fn is_far_behind(&self) -> bool {
+        !self.wide && self.next <= self.marked_after && self.hub.head() - self.next >= FAR_BEHIND
     }
 
     /// Reads a stretch of history, off the async threads. Empty when the stretch held nothing.
@@ -197,14 +246,15 @@ impl Watcher {
         };
         let hub = Arc::clone(&self.hub);
         let permit = Arc::clone(&self.hub.catch_ups).acquire_owned().await;
+        let wide = self.wide;
         let read = blocking(move || {
-            let found = stretch(&hub, &query);
+            let found = past(&hub, &query, wide);
             drop(permit);
             found
         });
         let unavailable =
             |error: &dyn std::fmt::Display| WatchError::Unavailable(error.to_string());
-        let CatchUp { events, through } = match read.await.map_err(|error| unavailable(&error))? {
+        let found = match read.await.map_err(|error| unavailable(&error))? {
             Ok(found) => found,
             Err(QueryError::Rejected(Rejection::Compacted(floor))) => {
                 return Err(WatchError::Compacted(floor));
@@ -212,16 +262,64 @@ impl Watcher {
             Err(QueryError::Rejected(rejection)) => return Err(WatchError::Rejected(rejection)),
             Err(QueryError::Fault(fault)) => return Err(unavailable(&fault)),
         };
-        self.next = self.next.max(through.0 + 1);
-        let events: Arc<[Event]> =
-            events.into_iter().filter(|event| self.spec.wants(event)).collect();
-        if events.is_empty() {
+        let events = match found {
+            Past::Narrow(Found::Part(part)) => {
+                self.advance(part.through);
+                self.part(part)
+            }
+            Past::Narrow(Found::Rest { events, through }) => {
+                self.advance(through);
+                self.wanted(events, through)
+            }
+            Past::Wide(CatchUp { events, through }) => {
+                self.wide = true;
+                self.next = self.next.max(through.0 + 1);
+                self.wanted(events, through.0)
+            }
+        };
+        if events.count() == 0 {
             return Ok(Vec::new());
         }
-        self.hub.count_events(events.len());
-        let prev_kv = self.spec.prev_kv;
-        Ok(vec![Events { revision: through.0, events, shared: None, prev_kv }])
+        self.hub.count_events(events.count());
+        Ok(vec![events])
     }
+
+    /// The cursor moves on after everything of its range up to `through` was gathered. Once that
+    /// reaches to where it is marked, only a mark says that there is more.
+    fn advance(&mut self, through: i64) {
+        self.next = self.next.max(through + 1);
+        if through >= self.marked_after {
+            let marked = self.slot.take();
+            self.next = self.next.max(marked);
+            self.behind = marked != 0;
+        }
+    }
+
+    fn part(&self, part: Part) -> Events {
+        if self.spec.filters() {
+            return self.wanted(decode(&part.encoded), part.through);
+        }
+        Events { revision: part.through, body: Body::Encoded(part.encoded, part.count) }
+    }
+
+    fn wanted(&self, events: Vec<Event>, through: i64) -> Events {
+        Events::own(through, events.into_iter().filter(|event| self.spec.wants(event)))
+    }
+}
+
+/// Where the past was found.
+enum Past {
+    /// Among the records of the range.
+    Narrow(Found),
+    /// In the log of everything.
+    Wide(CatchUp),
+}
+
+fn past(hub: &Hub, query: &EventQuery, wide: bool) -> Result<Past, QueryError> {
+    if !wide && let Some(found) = hub.narrow.read(hub.reader(), query)? {
+        return Ok(Past::Narrow(found));
+    }
+    stretch(hub, query).map(Past::Wide)
 }
 
 /// Reads what is shared with others that are behind; the end of history, which is still growing, alone.

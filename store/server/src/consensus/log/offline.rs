@@ -32,7 +32,7 @@ fn write(db: &DB, batch: WriteBatch) -> io::Result<()> {
 /// A log that begins after `start`: everything up to there is in the state. A member that joins
 /// later cannot be served from it, and gets the state.
 pub(crate) fn begin(dir: &Path, start: LogId, first_member: u64) -> io::Result<()> {
-    let db = open_db(dir)?;
+    let db = open_db(dir, super::WRITE_BUFFER_BYTES)?;
     let term = start.committed_leader_id().term;
     let vote = Vote { leader_id: Leader::new(term, first_member), committed: false };
     let mut batch = WriteBatch::default();
@@ -45,7 +45,7 @@ pub(crate) fn begin(dir: &Path, start: LogId, first_member: u64) -> io::Result<(
 /// Appends `membership` to a log, as if a leader had: it counts from the next start on. Everything
 /// in the log before it stays, since any of it may have been acknowledged. `false`: the log is empty.
 pub(crate) fn append_membership(dir: &Path, membership: &Membership) -> io::Result<bool> {
-    let db = open_db(dir)?;
+    let db = open_db(dir, super::WRITE_BUFFER_BYTES)?;
     let vote: Option<Vote> = read_meta(&db, KEY_VOTE)?;
     let purged: Option<LogId> = read_meta(&db, KEY_PURGED)?;
     let Some(last) = last(&db)?.max(purged) else { return Ok(false) };

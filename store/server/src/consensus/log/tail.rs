@@ -8,10 +8,6 @@ use openraft::entry::RaftEntry;
 
 use super::super::types::{Entry, LogId};
 
-/// How much of the log stays in memory after it reached the disk: enough for followers that keep
-/// up and for apply; one that is further behind reads from disk.
-const BYTES_MAX: usize = 16 << 20;
-
 #[derive(Debug)]
 pub(super) struct Tail {
     /// Consecutive; the last one is the last of the log.
@@ -22,6 +18,8 @@ pub(super) struct Tail {
     /// What the log ends with, also when `entries` is empty.
     last: Option<LogId>,
     purged: Option<LogId>,
+    /// Bytes that stay after they reached the disk.
+    bytes_max: usize,
 }
 
 fn next(id: Option<LogId>) -> u64 {
@@ -37,8 +35,8 @@ fn size(entry: &Entry) -> usize {
 }
 
 impl Tail {
-    pub(super) fn new(purged: Option<LogId>, last: Option<LogId>) -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, flushed: next(last), last, purged }
+    pub(super) fn new(purged: Option<LogId>, last: Option<LogId>, bytes_max: usize) -> Self {
+        Self { entries: VecDeque::new(), bytes: 0, flushed: next(last), last, purged, bytes_max }
     }
 
     pub(super) fn last(&self) -> Option<LogId> {
@@ -83,7 +81,7 @@ impl Tail {
     /// The entries below `next` are on disk now.
     pub(super) fn flushed(&mut self, next: u64) {
         self.flushed = next;
-        while self.bytes > BYTES_MAX
+        while self.bytes > self.bytes_max
             && self.entries.front().is_some_and(|entry| entry.index() < self.flushed)
         {
             let dropped = self.entries.pop_front().expect("just looked at");

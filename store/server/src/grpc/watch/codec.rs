@@ -5,7 +5,6 @@ use std::pin::Pin;
 
 use axum::body::Body;
 use axum::{Router, http};
-use bytes::{BufMut, Bytes};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use pintle_store_api::pb;
@@ -30,26 +29,23 @@ pub(crate) fn encoded(service: &Service, bytes_max: usize) -> Router {
     Router::new().route_service("/etcdserverpb.Watch/Watch", tower::service_fn(serve))
 }
 
-type Replies = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+type Replies = Pin<Box<dyn Stream<Item = Result<Reply, Status>> + Send>>;
 
 impl StreamingService<pb::WatchRequest> for Service {
-    type Response = Bytes;
+    type Response = Reply;
     type ResponseStream = Replies;
     type Future = BoxFuture<'static, Result<Response<Replies>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<pb::WatchRequest>>) -> Self::Future {
         let replies = self.replies(request);
-        Box::pin(async move {
-            let replies = replies?.map(|reply| reply.map(|reply: Reply| reply.encode()));
-            Ok(Response::new(replies.boxed()))
-        })
+        Box::pin(async move { Ok(Response::new(replies?.boxed())) })
     }
 }
 
 struct EncodedReplies;
 
 impl Codec for EncodedReplies {
-    type Encode = Bytes;
+    type Encode = Reply;
     type Decode = pb::WatchRequest;
     type Encoder = Put;
     type Decoder = ProstDecoder<pb::WatchRequest>;
@@ -66,11 +62,12 @@ impl Codec for EncodedReplies {
 struct Put;
 
 impl Encoder for Put {
-    type Item = Bytes;
+    type Item = Reply;
     type Error = Status;
 
-    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(message);
+    fn encode(&mut self, reply: Reply, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(reply.size());
+        reply.encode(out);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What the sequencer says: a response, or a response whose events are encoded already.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 use pintle_store_api::mvccpb::Event;
 use pintle_store_api::pb::WatchResponse;
 use prost::Message;
@@ -9,7 +9,7 @@ use crate::watch::Events;
 
 /// A response whose events may be shared with other watchers.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     head: WatchResponse,
     events: Vec<Events>,
 }
@@ -33,19 +33,16 @@ impl Reply {
 
     pub(super) fn into_response(self) -> WatchResponse {
         let mut response = self.head;
-        let events = self.events.iter().flat_map(|events| events.events.iter().cloned());
-        response.events.extend(events);
+        for events in &self.events {
+            response.events.extend(events.events().iter().cloned());
+        }
         response
     }
 
-    /// As it goes onto the wire: messages merge by being put one after the other.
-    pub(super) fn encode(&self) -> Bytes {
-        let parts: Vec<Bytes> = self.events.iter().map(Events::encoded).collect();
-        let length = parts.iter().map(Bytes::len).sum::<usize>() + self.head.encoded_len();
-        let mut out = BytesMut::with_capacity(length);
-        self.head.encode(&mut out).expect("the buffer grows");
-        parts.into_iter().for_each(|part| out.put(part));
-        out.freeze()
+    /// Writes it as it goes onto the wire: messages merge by being put one after the other.
+    pub(super) fn encode(&self, out: &mut impl BufMut) {
+        self.head.encode(out).expect("the buffer grows");
+        self.events.iter().for_each(|events| out.put(events.encoded()));
     }
 }
 
@@ -56,8 +53,8 @@ pub(super) fn fragments(
     events: Vec<Events>,
     limit: usize,
 ) -> Vec<WatchResponse> {
-    let all = events.iter().flat_map(|events| events.events.iter().cloned());
-    let mut parts = split(all, limit);
+    let all: Vec<_> = events.iter().map(Events::events).collect();
+    let mut parts = split(all.iter().flat_map(|events| events.iter().cloned()), limit);
     let last = parts.pop().unwrap_or_default();
     let part = |events, fragment| WatchResponse { events, fragment, ..head.clone() };
     parts.into_iter().map(|events| part(events, true)).chain([part(last, false)]).collect()
@@ -97,15 +94,16 @@ mod tests {
     }
 
     fn events() -> Vec<Events> {
-        let of =
-            |revision| Events::alone(revision, vec![event(revision, 10), event(revision, 200)]);
+        let of = |revision| Events::own(revision, [event(revision, 10), event(revision, 200)]);
         vec![of(5), of(6)]
     }
 
     #[test]
     fn a_reply_on_the_wire_is_its_response() {
         let reply = Reply::events(head(), events());
-        let sent = WatchResponse::decode(reply.encode()).expect("decodes");
+        let mut encoded = Vec::new();
+        reply.encode(&mut encoded);
+        let sent = WatchResponse::decode(encoded.as_slice()).expect("decodes");
         assert_eq!(sent.events.len(), 4);
         assert!(reply.size() > 400, "{}", reply.size());
         assert_eq!(sent, reply.into_response());

@@ -1,0 +1,342 @@
+//! The past of narrow ranges: gathered from the records of their own keys, once for all watchers of
+//! the same range that come by, and encoded as it goes onto the wire.
+//!
+//! A watcher of a few keys that starts far back would have to pass everything that happened to all others.
+//! [`Reader::events_by_key`] looks at its keys alone. Where these are so many, or changed so often, that the
+//! log is the shorter way, that is remembered, too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pintle_mvcc::{CatchUp, EventQuery, QueryError, Reader};
+use pintle_store_api::mvccpb::Event;
+use pintle_store_api::{KeyRange, Rejection, Revision};
+use prost::Message;
+
+use super::ring::encode;
+
+/// Ranges that are remembered, the longest unused ones going first.
+const RANGES_MAX: usize = 1_024;
+/// Events of one range that are gathered at once.
+const GATHERED_BYTES_MAX: usize = 4 << 20;
+/// Records that are looked at in any case, however short the way through the log is.
+const RECORDS_MIN: usize = 1_000;
+
+/// The ranges that were gathered last.
+#[derive(Debug)]
+pub(super) struct Narrow {
+    places: Mutex<HashMap<What, Arc<Place>>>,
+    uses: AtomicU64,
+    /// Bytes of events of theirs. A range that is in use is not given up for this.
+    bytes_max: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct What {
+    range: KeyRange,
+    prev_kv: bool,
+}
+
+/// A range that is gathered by the first who needs it, while others wait.
+#[derive(Debug, Default)]
+struct Place {
+    gathered: Mutex<Option<Arc<Gathered>>>,
+    bytes: AtomicUsize,
+    /// When it was used last, counted in uses of all.
+    used: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Gathered {
+    /// What the parts are of, without a gap.
+    from: i64,
+    through: i64,
+    /// `None`: the log is the shorter way.
+    parts: Option<Vec<Part>>,
+}
+
+/// Some revisions, complete and in order.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// The revision of the first event; that after `through` when there is none.
+    first: i64,
+    /// Nothing up to here is missing.
+    pub(super) through: i64,
+    pub(super) count: usize,
+    /// As the end of a `WatchResponse`.
+    pub(super) encoded: Bytes,
+}
+
+/// What a watcher is given.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The same for all who come here.
+    Part(Part),
+    /// The watcher began in the middle of a part.
+    Rest { events: Vec<Event>, through: i64 },
+}
+
+impl Narrow {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { places: Mutex::default(), uses: AtomicU64::new(0), bytes_max }
+    }
+
+    /// Forgets everything: the state was replaced.
+    pub(super) fn clear(&self) {
+        self.places.lock().clear();
+    }
+
+    /// Forgets what nobody has used since this was called last; the answer is for the next call.
+    pub(super) fn sweep(&self, since: u64) -> u64 {
+        let mut places = self.places.lock();
+        places.retain(|_, place| place.used.load(Ordering::Relaxed) > since);
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// What happened in the range from `query.from` on, a part of about `query.budget_bytes`; `None`
+    /// when that is better looked up in the log. Blocks on I/O.
+    pub(super) fn read(
+        &self,
+        reader: &Reader,
+        query: &EventQuery,
+    ) -> Result<Option<Found>, QueryError> {
+        let (from, floor) = (query.from.0, reader.compact_revision()?.0);
+        if from < floor {
+            return Err(QueryError::Rejected(Rejection::Compacted(Revision(floor))));
+        }
+        let place = self.place(What { range: query.range.clone(), prev_kv: query.prev_kv });
+        let gathered = {
+            let mut gathered = place.gathered.lock();
+            match &*gathered {
+                // What was gathered before a compaction may hold previous values that are gone now.
+                Some(known)
+                    if known.from >= floor && (known.from..=known.through).contains(&from) =>
+                {
+                    Arc::clone(known)
+                }
+                _ => {
+                    let new = Arc::new(Gathered::new(reader, query)?);
+                    place.bytes.store(new.bytes(), Ordering::Relaxed);
+                    Arc::clone(gathered.insert(new))
+                }
+            }
+        };
+        Ok(gathered.parts.as_ref().map(|parts| find(parts, from)))
+    }
+
+    fn place(&self, what: What) -> Arc<Place> {
+        let mut places = self.places.lock();
+        let now = self.uses.fetch_add(1, Ordering::Relaxed) + 1;
+        if !places.contains_key(&what) {
+            make_room(&mut places, self.bytes_max);
+        }
+        let place = places.entry(what).or_default();
+        place.used.store(now, Ordering::Relaxed);
+        Arc::clone(place)
+    }
+}
+
+/// Gives up what was not used for the longest time, until there is room for one more.
+fn make_room(places: &mut HashMap<What, Arc<Place>>, bytes_max: usize) {
+    let weight = |place: &Place| place.bytes.load(Ordering::Relaxed);
+    let mut bytes: usize = places.values().map(|place| weight(place)).sum();
+    if bytes <= bytes_max && places.len() < RANGES_MAX {
+        return;
+    }
+    // A quarter more than needed, so that this is not done for each.
+    let mut by_use: Vec<(u64, What)> = places
+        .iter()
+        .map(|(what, place)| (place.used.load(Ordering::Relaxed), what.clone()))
+        .collect();
+    by_use.sort_unstable_by_key(|(used, _)| *used);
+    for (_, what) in by_use {
+        if bytes <= bytes_max / 4 * 3 && places.len() < RANGES_MAX / 4 * 3 {
+            break;
+        }
+        let gone = places.remove(&what).map_or(0, |place| weight(&place));
+        bytes = bytes.saturating_sub(gone);
+    }
+}
+
+impl Gathered {
+    fn new(reader: &Reader, query: &EventQuery) -> Result<Self, QueryError> {
+        let (from, to) = (query.from.0, query.to.0);
+        let entries = usize::try_from(to - from).unwrap_or(0);
+        let whole = EventQuery { budget_bytes: GATHERED_BYTES_MAX, ..query.clone() };
+        let found = reader.events_by_key(&whole, entries.max(RECORDS_MIN))?;
+        let Some(CatchUp { events, through: Revision(through) }) = found else {
+            return Ok(Self { from, through: to, parts: None });
+        };
+        let parts = Some(split(&events, through, query.budget_bytes));
+        Ok(Self { from, through, parts })
+    }
+
+    fn bytes(&self) -> usize {
+        self.parts.iter().flatten().map(|part| part.encoded.len() + size_of::<Part>()).sum()
+    }
+}
+
+fn revision(event: &Event) -> i64 {
+    event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
+}
+
+/// Cuts between revisions, where `part_bytes` are exceeded.
+fn split(events: &[Event], through: i64, part_bytes: usize) -> Vec<Part> {
+    let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
+    let part = |events: &[Event], through| Part {
+        first: events.first().map_or(through + 1, revision),
+        through,
+        count: events.len(),
+        encoded: encode(events),
+    };
+    for (at, event) in events.iter().enumerate() {
+        if bytes >= part_bytes && revision(event) != revision(&events[at - 1]) {
+            parts.push(part(&events[start..at], revision(&events[at - 1])));
+            (start, bytes) = (at, 0);
+        }
+        bytes += event.encoded_len();
+    }
+    parts.push(part(&events[start..], through));
+    parts
+}
+
+/// The part that `from` lies in; nothing beyond the last.
+fn find(parts: &[Part], from: i64) -> Found {
+    let at = parts.partition_point(|part| part.through < from);
+    let Some(part) = parts.get(at) else {
+        return Found::Rest { events: Vec::new(), through: from - 1 };
+    };
+    if part.first >= from {
+        return Found::Part(part.clone());
+    }
+    let mut events = super::ring::decode(&part.encoded);
+    events.retain(|event| revision(event) >= from);
+    Found::Rest { events, through: part.through }
+}
+
+#[cfg(test)]
+mod tests {
+    use pintle_mvcc::Mvcc;
+
+    use super::*;
+    use crate::watch::fixture::{compact, filled, ranges};
+
+    const BYTES_MAX: usize = 1 << 20;
+
+    fn query(range: &KeyRange, from: i64, mvcc: &Mvcc, budget_bytes: usize) -> EventQuery {
+        let (from, to) = (Revision(from), mvcc.reader().current_revision());
+        EventQuery { range: range.clone(), from, to, budget_bytes, prev_kv: true }
+    }
+
+    fn events(found: Found) -> (Vec<Event>, i64) {
+        match found {
+            Found::Part(part) => {
+                let events = super::super::ring::decode(&part.encoded);
+                assert_eq!(events.len(), part.count);
+                (events, part.through)
+            }
+            Found::Rest { events, through } => (events, through),
+        }
+    }
+
+    #[test]
+    fn parts_hold_what_the_log_holds() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mvcc = filled(dir.path(), 900);
+        let reader = mvcc.reader();
+        let narrow = Narrow::new(BYTES_MAX);
+        for range in ranges() {
+            // The second finds parts that were cut for the first.
+            for (from, budget) in [(2, 1_000), (77, 1_000), (1, usize::MAX), (900, 1)] {
+                let (mut next, mut all) = (from, Vec::new());
+                while next <= 900 {
+                    let query = query(&range, next, &mvcc, budget);
+                    let found = narrow.read(&reader, &query).expect("readable");
+                    let (some, through) = events(found.expect("few records"));
+                    assert!(through >= next, "it moves on");
+                    next = through + 1;
+                    all.extend(some);
+                }
+                let expected = query(&range, from, &mvcc, usize::MAX);
+                assert_eq!(all, reader.events(&expected).expect("events").events, "{range:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn watchers_of_one_range_share_the_bytes() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mvcc = filled(dir.path(), 900);
+        let narrow = Narrow::new(BYTES_MAX);
+        let read = || {
+            let query = query(&ranges()[1], 2, &mvcc, usize::MAX);
+            match narrow.read(&mvcc.reader(), &query).expect("readable") {
+                Some(Found::Part(part)) => part.encoded,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(read().as_ptr(), read().as_ptr());
+    }
+
+    #[test]
+    fn many_records_are_left_to_the_log() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mvcc = filled(dir.path(), 3_000);
+        let narrow = Narrow::new(BYTES_MAX);
+        // More than a thousand versions, and only a few revisions to go.
+        let found = narrow.read(&mvcc.reader(), &query(&ranges()[0], 2_990, &mvcc, 1));
+        assert!(found.expect("readable").is_some(), "old versions are passed over");
+        let found = narrow.read(&mvcc.reader(), &query(&ranges()[0], 1_500, &mvcc, 1));
+        assert!(found.expect("readable").is_some(), "as many records as revisions");
+        let key = &ranges()[1];
+        let whole = EventQuery { budget_bytes: 500, ..query(key, 2, &mvcc, 1) };
+        let too_much = mvcc.reader().events_by_key(&whole, 10_000).expect("readable");
+        assert_eq!(too_much, None, "more events than the budget");
+        let whole = EventQuery { budget_bytes: usize::MAX, ..whole };
+        let too_many = mvcc.reader().events_by_key(&whole, 100).expect("readable");
+        assert_eq!(too_many, None, "more records than wanted");
+    }
+
+    #[test]
+    fn a_watcher_below_the_floor_is_told_though_its_range_is_known() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut mvcc = filled(dir.path(), 900);
+        let narrow = Narrow::new(BYTES_MAX);
+        let range = &ranges()[1];
+        assert!(narrow.read(&mvcc.reader(), &query(range, 5, &mvcc, 1)).is_ok());
+        compact(&mut mvcc, 50);
+        let refused = narrow.read(&mvcc.reader(), &query(range, 5, &mvcc, 1));
+        let compacted = Rejection::Compacted(Revision(50));
+        assert!(matches!(refused, Err(QueryError::Rejected(found)) if found == compacted));
+        let at_floor = query(range, 50, &mvcc, usize::MAX);
+        let found = narrow.read(&mvcc.reader(), &at_floor).expect("readable");
+        let expected = mvcc.reader().events(&at_floor).expect("events").events;
+        assert_eq!(events(found.expect("few records")).0, expected);
+    }
+
+    #[test]
+    fn ranges_that_are_not_used_make_room() {
+        let narrow = Narrow::new(BYTES_MAX);
+        let what = |number: usize| What {
+            range: KeyRange::point(number.to_string().into()),
+            prev_kv: false,
+        };
+        (0..RANGES_MAX).for_each(|number| drop(narrow.place(what(number))));
+        narrow.place(what(0));
+        narrow.place(what(RANGES_MAX));
+        let known = |number| narrow.places.lock().contains_key(&what(number));
+        assert!(known(0) && known(RANGES_MAX) && !known(1));
+
+        narrow.place(what(2_000)).bytes.store(BYTES_MAX + 1, Ordering::Relaxed);
+        narrow.place(what(2_001));
+        assert!(!known(2_000), "alone too large");
+
+        let swept = narrow.sweep(0);
+        narrow.place(what(2_002));
+        narrow.sweep(swept);
+        assert!(known(2_002) && !known(2_001));
+    }
+}
