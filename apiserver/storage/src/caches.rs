@@ -88,11 +88,10 @@ impl Caches {
         cache
     }
 
-    /// Drops a cache whose resource is gone; its watchers are closed.
+    /// Drops a cache whose resource is gone; its watchers are given what they have not seen, then closed.
     pub fn remove(&self, prefix: &str) {
         if let Some(cache) = self.caches.write().remove(prefix) {
             cache.retired().cancel();
-            cache.reset();
         }
     }
 

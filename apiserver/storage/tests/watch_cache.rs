@@ -148,6 +148,26 @@ async fn a_watch_from_a_list_sees_each_change_once_in_order() {
 }
 
 #[tokio::test]
+async fn a_watch_of_a_resource_that_goes_sees_the_last_changes_first() {
+    let fixture = fixture();
+    let created = fixture.create("ns", "p").await;
+    let listing = fixture.caches.list(&fixture.pods, &everything(0, "")).await.expect("lists");
+    let mut watcher = fixture.pods.watch_from(Scope::All, listing.revision).expect("watches");
+    let key = "/registry/pods/ns/p";
+    fixture.storage.delete(key, created).await.expect("deletes");
+    fixture.caches.wait_revision(created + 1).await.expect("moves on");
+    fixture.caches.remove("/registry/pods/");
+    let mut seen = Vec::new();
+    while let Ok(events) =
+        tokio::time::timeout(Duration::from_secs(10), watcher.next()).await.expect("in time")
+    {
+        seen.extend(events.iter().map(|event| event.deleted));
+    }
+    assert_eq!(seen, [true], "the deletion");
+    assert!(watcher.next().await.is_err(), "it stays closed");
+}
+
+#[tokio::test]
 async fn a_watch_from_before_the_cache_is_told_to_list_again() {
     let store = Memory::new();
     let storage = Storage::new(store.clone());

@@ -44,7 +44,14 @@ impl Watcher {
             if !events.is_empty() {
                 return Ok(events);
             }
-            self.end.changed().await.map_err(|_| WatchEnd::Reset)?;
+            tokio::select! {
+                changed = self.end.changed() => changed.map_err(|_| WatchEnd::Reset)?,
+                () = self.cache.retired().cancelled() => {
+                    // What happened before the end is still given.
+                    let rest = self.take()?;
+                    return if rest.is_empty() { Err(WatchEnd::Reset) } else { Ok(rest) };
+                }
+            }
         }
     }
 
