@@ -1,5 +1,5 @@
-//! What caches and buffers may take where the process has a limit: a quarter of it together. RocksDB needs
-//! as much again while it writes buffers out, and requests need the rest. Without a limit, or with a large one, each has its usual size.
+//! What caches and buffers may take where the process has a limit: about a quarter of it together. RocksDB needs
+//! more while it writes buffers out, and requests need the rest. Without a limit, or with a large one, each has its usual size.
 
 use std::fs;
 use std::path::{Path, PathBuf};
