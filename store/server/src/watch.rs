@@ -12,6 +12,7 @@
 mod fixture;
 mod history;
 mod hub;
+mod kept;
 mod narrow;
 mod registry;
 mod ring;

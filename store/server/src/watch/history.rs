@@ -5,39 +5,23 @@
 //! watcher that wants them. Nothing here changes any more: a block is only made of revisions that
 //! the state has left behind.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
 use pintle_mvcc::{LoggedChange, QueryError, Reader};
 use pintle_store_api::mvccpb::Event;
 use pintle_store_api::{KeyRange, Revision};
 use prost::Message;
 
+use super::kept::{Kept, Place};
+
 /// Revisions of a block.
 const BLOCK_REVISIONS: i64 = 1_024;
-/// Blocks that are kept, the longest unused ones going first,
+/// Blocks that are kept.
 const BLOCKS_MAX: usize = 128;
 
 /// The blocks that were used last.
 #[derive(Debug)]
-pub(super) struct History {
-    places: Mutex<VecDeque<Arc<Place>>>,
-    uses: AtomicU64,
-    /// Bytes of keys and events in them. A block that is in use is not given up for this.
-    bytes_max: usize,
-}
-
-/// A block that is read by the first who needs it, while others wait.
-#[derive(Debug)]
-struct Place {
-    number: i64,
-    block: Mutex<Option<Arc<Block>>>,
-    bytes: AtomicUsize,
-    /// When it was used last, counted in uses of all.
-    used: AtomicU64,
-}
+pub(super) struct History(Kept<i64, Block>);
 
 #[derive(Debug)]
 struct Block {
@@ -59,20 +43,19 @@ pub(super) struct Found {
 }
 
 impl History {
+    /// With about so many bytes of keys and events.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { places: Mutex::default(), uses: AtomicU64::new(0), bytes_max }
+        Self(Kept::new(BLOCKS_MAX, bytes_max))
     }
 
     /// Forgets everything: the state was replaced.
     pub(super) fn clear(&self) {
-        self.places.lock().clear();
+        self.0.clear();
     }
 
-    /// Forgets what nobody has used since this was called last; the answer is for the next call.
-    pub(super) fn sweep(&self, since: u64) -> u64 {
-        let mut places = self.places.lock();
-        places.retain(|place| place.used.load(Ordering::Relaxed) > since);
-        self.uses.load(Ordering::Relaxed)
+    /// Forgets what nobody has used since this was called last.
+    pub(super) fn sweep(&self) {
+        self.0.sweep();
     }
 
     /// The events of `range` from `from` to the end of its block, or until `budget_bytes` are exceeded.
@@ -91,58 +74,35 @@ impl History {
         if last > head {
             return Ok(None);
         }
-        let place = self.place(number);
-        let block = place.load(reader, from)?;
+        let place = self.0.place(&number);
+        let block = load(&place, number, reader, from)?;
         let wanted = block.select(range, from);
         place.note(block.fill(reader, &wanted, prev_kv)?);
         Ok(Some(block.take(&wanted, last, budget_bytes, prev_kv)))
     }
-
-    fn place(&self, number: i64) -> Arc<Place> {
-        let mut places = self.places.lock();
-        let known = places.iter().position(|place| place.number == number);
-        let place = match known.and_then(|at| places.remove(at)) {
-            Some(place) => place,
-            None => Arc::new(Place::new(number)),
-        };
-        place.used.store(self.uses.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let mut bytes: usize = places.iter().map(|place| place.bytes.load(Ordering::Relaxed)).sum();
-        while bytes > self.bytes_max || places.len() >= BLOCKS_MAX {
-            let Some(oldest) = places.pop_front() else { break };
-            bytes -= oldest.bytes.load(Ordering::Relaxed).min(bytes);
-        }
-        places.push_back(Arc::clone(&place));
-        place
-    }
 }
 
-impl Place {
-    fn new(number: i64) -> Self {
-        let (block, bytes, used) = (Mutex::default(), AtomicUsize::new(0), AtomicU64::new(0));
-        Self { number, block, bytes, used }
+/// A block, at least from `from` on: its beginning may be compacted already.
+fn load(
+    place: &Place<Block>,
+    number: i64,
+    reader: &Reader,
+    from: i64,
+) -> Result<Arc<Block>, QueryError> {
+    let floor = reader.compact_revision()?.0;
+    if from < floor {
+        let floor = pintle_store_api::Rejection::Compacted(Revision(floor));
+        return Err(QueryError::Rejected(floor));
     }
-
-    /// The block, at least from `from` on: its beginning may be compacted already.
-    fn load(&self, reader: &Reader, from: i64) -> Result<Arc<Block>, QueryError> {
-        let floor = reader.compact_revision()?.0;
-        if from < floor {
-            let floor = pintle_store_api::Rejection::Compacted(Revision(floor));
-            return Err(QueryError::Rejected(floor));
-        }
-        let mut block = self.block.lock();
-        if let Some(block) = &*block {
-            return Ok(Arc::clone(block));
-        }
-        let first = (self.number * BLOCK_REVISIONS).max(floor).max(0);
-        let last = (self.number + 1) * BLOCK_REVISIONS - 1;
-        let loaded = Block::new(reader.changes(Revision(first), Revision(last))?);
-        self.note(loaded.changes.iter().map(|one| one.key.len() + size_of::<LoggedChange>()).sum());
-        Ok(Arc::clone(block.insert(Arc::new(loaded))))
+    let mut block = place.piece.lock();
+    if let Some(block) = &*block {
+        return Ok(Arc::clone(block));
     }
-
-    fn note(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
+    let first = (number * BLOCK_REVISIONS).max(floor).max(0);
+    let last = (number + 1) * BLOCK_REVISIONS - 1;
+    let loaded = Block::new(reader.changes(Revision(first), Revision(last))?);
+    place.note(loaded.changes.iter().map(|one| one.key.len() + size_of::<LoggedChange>()).sum());
+    Ok(Arc::clone(block.insert(Arc::new(loaded))))
 }
 
 impl Block {
@@ -279,20 +239,5 @@ mod tests {
             found.events.first().map(|e| e.kv.as_ref().map(|kv| kv.mod_revision)),
             Some(Some(50))
         );
-    }
-
-    #[test]
-    fn blocks_that_are_not_used_make_room() {
-        let history = History::new(BYTES_MAX);
-        let count = i64::try_from(BLOCKS_MAX).expect("small");
-        (0..count).for_each(|number| drop(history.place(number)));
-        history.place(0).note(7);
-        history.place(count);
-        let numbers: Vec<i64> = history.places.lock().iter().map(|place| place.number).collect();
-        assert_eq!(numbers.len(), BLOCKS_MAX);
-        assert!(numbers.contains(&0) && !numbers.contains(&1), "{numbers:?}");
-        history.place(2).note(BYTES_MAX + 1);
-        history.place(3);
-        assert_eq!(history.places.lock().len(), 1);
     }
 }

@@ -91,7 +91,6 @@ impl Hub {
         let mut published = self.published.subscribe();
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut swept = (0, 0);
         loop {
             self.dispatch();
             tokio::select! {
@@ -99,7 +98,8 @@ impl Hub {
                     return;
                 },
                 _ = sweep.tick() => {
-                    swept = (self.narrow.sweep(swept.0), self.history.sweep(swept.1));
+                    self.narrow.sweep();
+                    self.history.sweep();
                 }
             }
         }

@@ -5,20 +5,18 @@
 //! [`Reader::events_by_key`] looks at its keys alone. Where these are so many, or changed so often, that the
 //! log is the shorter way, that is remembered, too.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use pintle_mvcc::{CatchUp, EventQuery, QueryError, Reader};
 use pintle_store_api::mvccpb::Event;
 use pintle_store_api::{KeyRange, Rejection, Revision};
 use prost::Message;
 
-use super::ring::encode;
+use super::kept::Kept;
+use super::ring::{decode, encode};
 
-/// Ranges that are remembered, the longest unused ones going first.
+/// Ranges that are remembered.
 const RANGES_MAX: usize = 1_024;
 /// Events of one range that are gathered at once.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
@@ -27,26 +25,12 @@ const RECORDS_MIN: usize = 1_000;
 
 /// The ranges that were gathered last.
 #[derive(Debug)]
-pub(super) struct Narrow {
-    places: Mutex<HashMap<What, Arc<Place>>>,
-    uses: AtomicU64,
-    /// Bytes of events of theirs. A range that is in use is not given up for this.
-    bytes_max: usize,
-}
+pub(super) struct Narrow(Kept<What, Gathered>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct What {
     range: KeyRange,
     prev_kv: bool,
-}
-
-/// A range that is gathered by the first who needs it, while others wait.
-#[derive(Debug, Default)]
-struct Place {
-    gathered: Mutex<Option<Arc<Gathered>>>,
-    bytes: AtomicUsize,
-    /// When it was used last, counted in uses of all.
-    used: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -80,20 +64,19 @@ pub(super) enum Found {
 }
 
 impl Narrow {
+    /// With about so many bytes of events.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { places: Mutex::default(), uses: AtomicU64::new(0), bytes_max }
+        Self(Kept::new(RANGES_MAX, bytes_max))
     }
 
     /// Forgets everything: the state was replaced.
     pub(super) fn clear(&self) {
-        self.places.lock().clear();
+        self.0.clear();
     }
 
-    /// Forgets what nobody has used since this was called last; the answer is for the next call.
-    pub(super) fn sweep(&self, since: u64) -> u64 {
-        let mut places = self.places.lock();
-        places.retain(|_, place| place.used.load(Ordering::Relaxed) > since);
-        self.uses.load(Ordering::Relaxed)
+    /// Forgets what nobody has used since this was called last.
+    pub(super) fn sweep(&self) {
+        self.0.sweep();
     }
 
     /// What happened in the range from `query.from` on, a part of about `query.budget_bytes`; `None`
@@ -107,9 +90,10 @@ impl Narrow {
         if from < floor {
             return Err(QueryError::Rejected(Rejection::Compacted(Revision(floor))));
         }
-        let place = self.place(What { range: query.range.clone(), prev_kv: query.prev_kv });
+        let what = What { range: query.range.clone(), prev_kv: query.prev_kv };
+        let place = self.0.place(&what);
         let gathered = {
-            let mut gathered = place.gathered.lock();
+            let mut gathered = place.piece.lock();
             match &*gathered {
                 // What was gathered before a compaction may hold previous values that are gone now.
                 Some(known)
@@ -119,45 +103,12 @@ impl Narrow {
                 }
                 _ => {
                     let new = Arc::new(Gathered::new(reader, query)?);
-                    place.bytes.store(new.bytes(), Ordering::Relaxed);
+                    place.weigh(new.bytes());
                     Arc::clone(gathered.insert(new))
                 }
             }
         };
         Ok(gathered.parts.as_ref().map(|parts| find(parts, from)))
-    }
-
-    fn place(&self, what: What) -> Arc<Place> {
-        let mut places = self.places.lock();
-        let now = self.uses.fetch_add(1, Ordering::Relaxed) + 1;
-        if !places.contains_key(&what) {
-            make_room(&mut places, self.bytes_max);
-        }
-        let place = places.entry(what).or_default();
-        place.used.store(now, Ordering::Relaxed);
-        Arc::clone(place)
-    }
-}
-
-/// Gives up what was not used for the longest time, until there is room for one more.
-fn make_room(places: &mut HashMap<What, Arc<Place>>, bytes_max: usize) {
-    let weight = |place: &Place| place.bytes.load(Ordering::Relaxed);
-    let mut bytes: usize = places.values().map(|place| weight(place)).sum();
-    if bytes <= bytes_max && places.len() < RANGES_MAX {
-        return;
-    }
-    // A quarter more than needed, so that this is not done for each.
-    let mut by_use: Vec<(u64, What)> = places
-        .iter()
-        .map(|(what, place)| (place.used.load(Ordering::Relaxed), what.clone()))
-        .collect();
-    by_use.sort_unstable_by_key(|(used, _)| *used);
-    for (_, what) in by_use {
-        if bytes <= bytes_max / 4 * 3 && places.len() < RANGES_MAX / 4 * 3 {
-            break;
-        }
-        let gone = places.remove(&what).map_or(0, |place| weight(&place));
-        bytes = bytes.saturating_sub(gone);
     }
 }
 
@@ -212,7 +163,7 @@ fn find(parts: &[Part], from: i64) -> Found {
     if part.first >= from {
         return Found::Part(part.clone());
     }
-    let mut events = super::ring::decode(&part.encoded);
+    let mut events = decode(&part.encoded);
     events.retain(|event| revision(event) >= from);
     Found::Rest { events, through: part.through }
 }
@@ -234,7 +185,7 @@ mod tests {
     fn events(found: Found) -> (Vec<Event>, i64) {
         match found {
             Found::Part(part) => {
-                let events = super::super::ring::decode(&part.encoded);
+                let events = decode(&part.encoded);
                 assert_eq!(events.len(), part.count);
                 (events, part.through)
             }
@@ -315,28 +266,5 @@ mod tests {
         let found = narrow.read(&mvcc.reader(), &at_floor).expect("readable");
         let expected = mvcc.reader().events(&at_floor).expect("events").events;
         assert_eq!(events(found.expect("few records")).0, expected);
-    }
-
-    #[test]
-    fn ranges_that_are_not_used_make_room() {
-        let narrow = Narrow::new(BYTES_MAX);
-        let what = |number: usize| What {
-            range: KeyRange::point(number.to_string().into()),
-            prev_kv: false,
-        };
-        (0..RANGES_MAX).for_each(|number| drop(narrow.place(what(number))));
-        narrow.place(what(0));
-        narrow.place(what(RANGES_MAX));
-        let known = |number| narrow.places.lock().contains_key(&what(number));
-        assert!(known(0) && known(RANGES_MAX) && !known(1));
-
-        narrow.place(what(2_000)).bytes.store(BYTES_MAX + 1, Ordering::Relaxed);
-        narrow.place(what(2_001));
-        assert!(!known(2_000), "alone too large");
-
-        let swept = narrow.sweep(0);
-        narrow.place(what(2_002));
-        narrow.sweep(swept);
-        assert!(known(2_002) && !known(2_001));
     }
 }
