@@ -87,14 +87,19 @@ async fn copies(from: &str, to: &str, dir: &Path) {
     assert!(again.to_string().contains("holds keys already"), "{again}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_is_copied_and_compared() {
+/// Does `copied` between two members: where from, where to, and a folder.
+async fn from_a_member(copied: impl AsyncFnOnce(&str, &str, &Path)) {
     let dir = tempfile::tempdir().expect("temporary folder");
     let (source, from) = member(dir.path(), "source").await;
     let (target, to) = member(dir.path(), "target").await;
-    copies(&from, &to, dir.path()).await;
+    copied(&from, &to, dir.path()).await;
     source.kill().await;
     target.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_copied_and_compared() {
+    from_a_member(copies).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,12 +185,17 @@ async fn ready_etcd(dir: &Path) -> Option<(Etcd, String)> {
     Some((etcd, url))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_etcd_is_copied() {
+/// The same from a real etcd, where it is installed.
+async fn from_etcd(copied: impl AsyncFnOnce(&str, &str, &Path)) {
     let dir = tempfile::tempdir().expect("temporary folder");
     let Some((etcd, from)) = ready_etcd(dir.path()).await else { return };
     let (target, to) = member(dir.path(), "target").await;
-    copies(&from, &to, dir.path()).await;
+    copied(&from, &to, dir.path()).await;
     target.kill().await;
     drop(etcd);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_etcd_is_copied() {
+    from_etcd(copies).await;
 }

@@ -108,39 +108,27 @@ async fn users_are_copied(from: &str, to: &str, dir: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_are_copied_without_their_passwords() {
-    let dir = tempfile::tempdir().expect("temporary folder");
-    let (source, from) = member(dir.path(), "source").await;
-    let (target, to) = member(dir.path(), "target").await;
-    users_are_copied(&from, &to, dir.path()).await;
-    source.kill().await;
-    target.kill().await;
+    from_a_member(users_are_copied).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_a_real_etcd_are_copied_without_their_passwords() {
-    let dir = tempfile::tempdir().expect("temporary folder");
-    let Some((etcd, from)) = ready_etcd(dir.path()).await else { return };
-    let (target, to) = member(dir.path(), "target").await;
-    users_are_copied(&from, &to, dir.path()).await;
-    target.kill().await;
-    drop(etcd);
+    from_etcd(users_are_copied).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_without_authentication_does_not_say_who_has_no_password() {
-    let dir = tempfile::tempdir().expect("temporary folder");
-    let (source, from) = member(dir.path(), "source").await;
-    let (target, to) = member(dir.path(), "target").await;
-    let mut theirs = Side::connect(&endpoint_options(&from)).await.expect("connects");
-    let mut ours = Side::connect(&endpoint_options(&to)).await.expect("connects");
-    fill(&mut theirs).await;
-    let summary = migrate(&options(&from, &to, dir.path())).await.expect("copied");
-    let named = ["alice", "bob", "root"].map(|user| format!("etcdctl user passwd {user}"));
-    assert_eq!(commands(&summary), named);
-    assert!(!summary.contains("authentication is on"), "{summary}");
-    is_usable(&mut ours, &to).await;
-    let refused = refusal(&to, "bob:guessed").await;
-    assert!(refused.contains("invalid user ID or password"), "{refused}");
-    source.kill().await;
-    target.kill().await;
+    from_a_member(async |from: &str, to: &str, dir: &Path| {
+        let mut theirs = Side::connect(&endpoint_options(from)).await.expect("connects");
+        let mut ours = Side::connect(&endpoint_options(to)).await.expect("connects");
+        fill(&mut theirs).await;
+        let summary = migrate(&options(from, to, dir)).await.expect("copied");
+        let named = ["alice", "bob", "root"].map(|user| format!("etcdctl user passwd {user}"));
+        assert_eq!(commands(&summary), named);
+        assert!(!summary.contains("authentication is on"), "{summary}");
+        is_usable(&mut ours, to).await;
+        let refused = refusal(to, "bob:guessed").await;
+        assert!(refused.contains("invalid user ID or password"), "{refused}");
+    })
+    .await;
 }
