@@ -23,7 +23,6 @@ use crate::database::Database;
 use crate::keyspace::{Head, Record, history, log::Change};
 use crate::outcome::{Outcome, Response, RevisionEvents, header};
 use crate::overlay::{Overlay, Written};
-use crate::recent::Recent;
 use crate::view::{Snapshot, View};
 use crate::{Fault, QueryError, validate};
 
@@ -31,7 +30,6 @@ use crate::{Fault, QueryError, validate};
 pub(crate) struct Batch<'a> {
     database: &'a Database,
     snapshot: Option<&'a Snapshot<'a>>,
-    recent: Option<&'a Recent>,
     overlay: Overlay,
     /// Those before the batch, then those after it.
     pub(crate) alarms: Alarms,
@@ -49,13 +47,8 @@ impl<'a> Batch<'a> {
     /// On the newest state: for the thread that writes.
     pub(crate) fn new(database: &'a Database, head: Head) -> Self {
         let (overlay, alarms, auth, auth_rows, sealed, open) = Default::default();
-        let (snapshot, recent) = (None, None);
-        Self { database, snapshot, recent, overlay, alarms, auth, auth_rows, head, sealed, open }
-    }
-
-    /// With the newest records that the writer remembers.
-    pub(crate) fn with_recent(self, recent: &'a Recent) -> Self {
-        Self { recent: Some(recent), ..self }
+        let snapshot = None;
+        Self { database, snapshot, overlay, alarms, auth, auth_rows, head, sealed, open }
     }
 
     /// On a snapshot: for transactions that only read.
@@ -129,7 +122,6 @@ impl<'a> Batch<'a> {
         View {
             database: self.database,
             snapshot: self.snapshot,
-            recent: self.recent,
             overlay: Some(&self.overlay),
             head: self.head,
             revision: self.revision(),

@@ -23,6 +23,8 @@ pub(crate) use generations::Generations;
 pub(crate) use published::Published;
 
 use crate::keyspace::{Family, Head, head, log};
+use crate::overlay::Written;
+use crate::recent::Recent;
 use crate::{CheckpointInfo, Fault, Options};
 use floor_filter::FloorFilterFactory;
 use pintle_store_api::Revision;
@@ -31,6 +33,7 @@ use pintle_store_api::Revision;
 pub(crate) struct Database {
     db: DB,
     published: Published,
+    recent: Recent,
     /// The floor that a crash now would come back to: what compaction filters go by.
     flushed_floor: Arc<AtomicI64>,
     /// Declared last: it is dropped when `db` is closed.
@@ -74,9 +77,10 @@ impl Database {
         });
         let db = DB::open_cf_descriptors(&tuning.database(), path, families)?;
         let folder = Folder { path: path.to_owned(), retired: AtomicBool::new(false) };
-        let database = Self { db, published: Published::default(), flushed_floor, folder };
+        let (published, recent) = (Published::default(), Recent::new(options.recent_bytes));
+        let database = Self { db, published, recent, flushed_floor, folder };
         let (head, _) = database.load()?;
-        database.published.publish(&head, || Ok(()))?;
+        database.published.publish(&head, || Ok(()), || ())?;
         database.flushed()?;
         Ok(database)
     }
@@ -105,16 +109,28 @@ impl Database {
         }
     }
 
-    /// Writes one batch, which holds `head` too, atomically, into memory.
-    pub(crate) fn write(&self, batch: WriteBatch, head: &Head) -> Result<(), Fault> {
+    /// Writes one batch, which holds `head` too, atomically, into memory; `written` is what it changes
+    /// of the newest records.
+    pub(crate) fn write(
+        &self,
+        batch: WriteBatch,
+        head: &Head,
+        written: &Written,
+    ) -> Result<(), Fault> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.published.publish(head, || Ok(self.db.write_opt(batch, &options)?))
+        let write = || Ok(self.db.write_opt(batch, &options)?);
+        self.published.publish(head, write, || self.recent.remember(written))
     }
 
     /// The newest written head.
     pub(crate) fn published(&self) -> &Published {
         &self.published
+    }
+
+    /// The newest records of keys that were written or read lately, as of the published head.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Entries needed only below this may have been removed already. A reader of an old revision

@@ -12,7 +12,7 @@ use crate::batch::Batch;
 use crate::census::Census;
 use crate::database::{Database, Generations};
 use crate::keyspace::{Family, Head, head};
-use crate::recent::Recent;
+use crate::overlay::Written;
 use crate::{Applied, Entry, Fault, Options, Reader};
 
 /// The one writer of a member's state. Not cloneable; readers are ([`Mvcc::reader`]).
@@ -22,7 +22,6 @@ pub struct Mvcc {
     options: Options,
     database: Arc<Database>,
     head: Head,
-    recent: Recent,
     census: Census,
     alarms: Alarms,
     auth: Arc<Auth>,
@@ -41,13 +40,11 @@ impl Mvcc {
         let alarms = Alarms::load(&database)?;
         let auth = Arc::new(Auth::load(&database)?);
         let reader = Reader::new(Arc::clone(&database), Arc::clone(&auth));
-        let recent = Recent::new(options.recent_bytes);
         Ok(Self {
             generations,
             options,
             database,
             head,
-            recent,
             census,
             alarms,
             auth,
@@ -72,7 +69,7 @@ impl Mvcc {
     /// a new `applied` alone. After a fault nothing of the batch is visible, and this
     /// value must not be used again: stop, reopen, replay.
     pub fn apply(&mut self, entries: &[Entry<'_>], applied: Bytes) -> Result<Applied, Fault> {
-        let mut batch = Batch::new(&self.database, self.head).with_recent(&self.recent);
+        let mut batch = Batch::new(&self.database, self.head);
         batch.alarms = self.alarms.clone();
         batch.auth = Arc::clone(&self.auth);
         let mut outcomes = Vec::with_capacity(entries.iter().map(|e| e.commands.len()).sum());
@@ -89,8 +86,7 @@ impl Mvcc {
         alarms.write_to(&self.database, &mut write);
         self.census.write_to(&self.database, &mut write);
         write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
-        self.publish(auth, |this| this.database.write(write, &head))?;
-        self.recent.remember(&written);
+        self.publish(auth, |this| this.database.write(write, &head, &written))?;
         (self.head, self.alarms) = (head, alarms);
         self.applied = Some(applied);
         Ok(Applied { outcomes, events })
@@ -108,7 +104,7 @@ impl Mvcc {
         self.alarms.clear();
         self.alarms.write_to(&self.database, &mut write);
         write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
-        self.database.write(write, &head)?;
+        self.database.write(write, &head, &Written::new())?;
         self.database.flush()?;
         (self.head, self.applied) = (head, Some(applied));
         Ok(())
@@ -128,7 +124,6 @@ impl Mvcc {
         let old = std::mem::replace(&mut self.database, Arc::clone(&database));
         (self.head, self.census, self.applied) = (head, census, applied);
         self.alarms = alarms;
-        self.recent.clear();
         self.publish(Some(auth.into()), |this| {
             this.reader.replace(database);
             Ok(())

@@ -4,7 +4,7 @@ use pintle_store_api::mvccpb::KeyValue;
 use pintle_store_api::pb::range_request::{SortOrder, SortTarget};
 use pintle_store_api::{KeyRange, pb};
 
-use crate::keyspace::RecordRef;
+use crate::keyspace::{Record, RecordRef};
 use crate::view::View;
 use crate::{QueryError, outcome};
 
@@ -24,7 +24,16 @@ pub(crate) fn range(
             many(view, request, &keys, revision)?
         }
     };
-    Ok(answer(view, request, found))
+    Ok(answer(view.revision, request, found))
+}
+
+/// Answers `request` for one key at the newest revision, of which `record` is known.
+pub(crate) fn of_record(
+    revision: i64,
+    request: &pb::RangeRequest,
+    record: Option<Record>,
+) -> pb::RangeResponse {
+    answer(revision, request, one(request, record))
 }
 
 struct Found {
@@ -34,16 +43,18 @@ struct Found {
 }
 
 fn point(view: &View<'_>, request: &pb::RangeRequest, revision: i64) -> Result<Found, QueryError> {
-    let Some(mut record) = view.get_at(&request.key, revision)? else {
-        return Ok(Found { kvs: Vec::new(), count: 0 });
-    };
+    Ok(one(request, view.get_at(&request.key, revision)?))
+}
+
+fn one(request: &pb::RangeRequest, record: Option<Record>) -> Found {
+    let Some(mut record) = record else { return Found { kvs: Vec::new(), count: 0 } };
     if request.count_only || !passes_filters(request, &record.as_ref()) {
-        return Ok(Found { kvs: Vec::new(), count: 1 });
+        return Found { kvs: Vec::new(), count: 1 };
     }
     if request.keys_only {
         record.value.clear();
     }
-    Ok(Found { kvs: vec![record.into_kv(request.key.clone())], count: 1 })
+    Found { kvs: vec![record.into_kv(request.key.clone())], count: 1 }
 }
 
 fn many(
@@ -82,7 +93,7 @@ fn fetch_max(request: &pb::RangeRequest) -> usize {
     }
 }
 
-fn answer(view: &View<'_>, request: &pb::RangeRequest, found: Found) -> pb::RangeResponse {
+fn answer(revision: i64, request: &pb::RangeRequest, found: Found) -> pb::RangeResponse {
     let Found { mut kvs, count } = found;
     sort(request, &mut kvs);
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0);
@@ -93,7 +104,7 @@ fn answer(view: &View<'_>, request: &pb::RangeRequest, found: Found) -> pb::Rang
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value.clear());
     }
-    pb::RangeResponse { header: outcome::header(view.revision), kvs, more, count }
+    pb::RangeResponse { header: outcome::header(revision), kvs, more, count }
 }
 
 fn sort_target(request: &pb::RangeRequest) -> SortTarget {

@@ -338,18 +338,24 @@ impl Reader {
         self.database.load_full().checkpoint(dir)
     }
 
-    /// One key's newest state needs no snapshot, only that nothing is written meanwhile.
+    /// One key's newest state needs no snapshot, only that nothing is written meanwhile; and not even that
+    /// if the key is remembered.
     fn newest_of_key(
         &self,
         request: &pb::RangeRequest,
     ) -> Option<Result<pb::RangeResponse, QueryError>> {
-        let database = self.database.load();
-        database.published().undisturbed(|head| {
-            let (snapshot, recent, overlay) = (None, None, None);
-            let revision = head.revision;
-            let database = &*database;
-            let view = View { database, snapshot, recent, overlay, head, revision };
-            range::range(&view, request)
+        let database = &**self.database.load();
+        let (published, recent) = (database.published(), database.recent());
+        let known = published.unturned(|head| Some((head.revision, recent.get(&request.key)?)));
+        if let Some((revision, record)) = known.flatten() {
+            return Some(Ok(range::of_record(revision, request, record)));
+        }
+        published.undisturbed(|head, moment| {
+            let (snapshot, overlay, revision) = (None, None, head.revision);
+            let view = View { database, snapshot, overlay, head, revision };
+            let record = view.get(&request.key)?;
+            recent.found(&request.key, record.as_ref(), || published.is_still(moment));
+            Ok(range::of_record(revision, request, record))
         })
     }
 

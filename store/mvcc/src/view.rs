@@ -13,7 +13,6 @@ use rocksdb::{DB, DBRawIterator, ReadOptions, SnapshotWithThreadMode};
 use crate::database::Database;
 use crate::keyspace::{Family, Head, Record, RecordRef, history, lease, log};
 use crate::overlay::{Overlay, Written};
-use crate::recent::Recent;
 use crate::{Fault, census};
 use cursor::Cursor;
 pub(crate) use scan::Scan;
@@ -26,8 +25,6 @@ pub(crate) struct View<'a> {
     pub(crate) database: &'a Database,
     /// `None` reads the newest, which is consistent only on the thread that writes.
     pub(crate) snapshot: Option<&'a Snapshot<'a>>,
-    /// What the thread that writes remembers of the newest state; below the overlay.
-    pub(crate) recent: Option<&'a Recent>,
     pub(crate) overlay: Option<&'a Overlay>,
     pub(crate) head: Head,
     /// The newest revision that can be read: the head's, or one more while a command writes.
@@ -41,8 +38,8 @@ impl<'a> View<'a> {
         snapshot: &'a Snapshot<'a>,
         head: Head,
     ) -> Self {
-        let (recent, overlay, revision) = (None, None, head.revision);
-        Self { database, snapshot: Some(snapshot), recent, overlay, head, revision }
+        let (overlay, revision) = (None, head.revision);
+        Self { database, snapshot: Some(snapshot), overlay, head, revision }
     }
 
     /// The revision that a request's `revision` means: 0 and below mean the newest.
@@ -62,8 +59,10 @@ impl<'a> View<'a> {
         if let Some(written) = self.written(Family::Current).and_then(|map| map.get(key)) {
             return Ok(written.clone());
         }
-        if let Some(known) = self.recent.and_then(|recent| recent.get(key)) {
-            return Ok(known.clone());
+        if self.snapshot.is_none()
+            && let Some(known) = self.database.recent().get(key)
+        {
+            return Ok(known);
         }
         let family = self.database.family(Family::Current);
         let stored = self.database.db().get_pinned_cf_opt(family, key, &self.read_options())?;

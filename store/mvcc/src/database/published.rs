@@ -1,22 +1,35 @@
 //! The newest head, and whether it is being replaced: a sequence lock around the one writer.
 //!
-//! A reader that sees the same even number before and after has read the state of that head, as
-//! if it had held a snapshot. One that was disturbed takes a real one.
+//! A reader that sees the same number before and after has read the state of that head, as if it
+//! had held a snapshot. One that was disturbed takes a real one. A write has two phases: while the
+//! database is being written, what is remembered of the newest records is the old state still.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 
 use crate::Fault;
 use crate::keyspace::Head;
 
+/// The sequence goes up by so much with each batch; what it is beyond a multiple is the phase.
+const BATCH: u64 = 4;
+/// Nothing is being written.
+const QUIET: u64 = 0;
+/// The database is being written.
+const WRITING: u64 = 1;
+/// The rest is: what is remembered, and the head.
+const TURNING: u64 = 2;
+
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    /// Odd while a batch is being written.
     sequence: AtomicU64,
     revision: AtomicI64,
     floor: AtomicI64,
     keys: AtomicI64,
     bytes: AtomicI64,
 }
+
+/// When a reader looked, and nothing was being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment(u64);
 
 impl Published {
     pub(crate) fn revision(&self) -> i64 {
@@ -27,39 +40,61 @@ impl Published {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Writes, then publishes what was written. Only the one writer may call this. After a fault
-    /// readers stay on snapshots.
+    /// Writes, turns over what is remembered of the newest records, and publishes the head. Only the one
+    /// writer may call this. After a fault readers stay on snapshots and on what is remembered.
     pub(super) fn publish(
         &self,
         head: &Head,
         write: impl FnOnce() -> Result<(), Fault>,
+        turn: impl FnOnce(),
     ) -> Result<(), Fault> {
-        let before = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(before | 1, Ordering::Relaxed);
+        let quiet = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(quiet + WRITING, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         write()?;
+        self.sequence.store(quiet + TURNING, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        turn();
         self.floor.store(head.floor, Ordering::Relaxed);
         self.keys.store(head.keys, Ordering::Relaxed);
         self.bytes.store(head.bytes, Ordering::Relaxed);
         self.revision.store(head.revision, Ordering::Release);
-        self.sequence.store((before | 1) + 1, Ordering::Release);
+        self.sequence.store(quiet + BATCH, Ordering::Release);
         Ok(())
     }
 
-    /// What `read` found, if nothing was written while it looked.
-    pub(crate) fn undisturbed<T>(&self, read: impl FnOnce(Head) -> T) -> Option<T> {
+    /// What `read` found in the database, if nothing was written while it looked.
+    pub(crate) fn undisturbed<T>(&self, read: impl FnOnce(Head, Moment) -> T) -> Option<T> {
+        self.unchanged(QUIET, |head, sequence| read(head, Moment(sequence)))
+    }
+
+    /// What `read` found among the records that are remembered, if those stayed while it looked.
+    pub(crate) fn unturned<T>(&self, read: impl FnOnce(Head) -> T) -> Option<T> {
+        self.unchanged(WRITING, |head, _| read(head))
+    }
+
+    fn unchanged<T>(&self, phase_max: u64, read: impl FnOnce(Head, u64) -> T) -> Option<T> {
         let before = self.sequence.load(Ordering::Acquire);
-        if before % 2 == 1 {
+        if before % BATCH > phase_max {
             return None;
         }
-        let found = read(Head {
+        let head = Head {
             revision: self.revision.load(Ordering::Relaxed),
             floor: self.floor.load(Ordering::Relaxed),
             keys: self.keys.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
-        });
+        };
+        let found = read(head, before);
         fence(Ordering::SeqCst);
-        (self.sequence.load(Ordering::Relaxed) == before).then_some(found)
+        let after = self.sequence.load(Ordering::Relaxed);
+        let same = after / BATCH == before / BATCH && after % BATCH <= phase_max;
+        same.then_some(found)
+    }
+
+    /// Whether nothing was written since.
+    pub(crate) fn is_still(&self, moment: Moment) -> bool {
+        fence(Ordering::SeqCst);
+        self.sequence.load(Ordering::Relaxed) == moment.0
     }
 }
 
@@ -71,33 +106,61 @@ mod tests {
         Head { revision, ..Head::default() }
     }
 
+    fn publish(published: &Published, revision: i64) {
+        published.publish(&head(revision), || Ok(()), || ()).expect("written");
+    }
+
     #[test]
     fn an_undisturbed_read_sees_the_newest_head() {
         let published = Published::default();
-        published.publish(&head(7), || Ok(())).expect("written");
-        assert_eq!(published.undisturbed(|head| head.revision), Some(7));
+        publish(&published, 7);
+        assert_eq!(published.undisturbed(|head, _| head.revision), Some(7));
+        assert_eq!(published.unturned(|head| head.revision), Some(7));
         assert_eq!(published.revision(), 7);
     }
 
     #[test]
-    fn a_read_during_a_write_does_not_count() {
+    fn what_is_remembered_counts_until_it_is_turned_over() {
         let published = Published::default();
-        let during = || {
-            assert_eq!(published.undisturbed(|_| ()), None);
+        publish(&published, 7);
+        let write = || {
+            assert_eq!(published.undisturbed(|_, _| ()), None);
+            assert_eq!(published.unturned(|head| head.revision), Some(7));
             Ok(())
         };
-        published.publish(&head(7), during).expect("written");
-        let disturbed = published.undisturbed(|_| {
-            published.publish(&head(8), || Ok(())).expect("written");
-        });
-        assert_eq!(disturbed, None);
+        let turn = || {
+            assert_eq!(published.undisturbed(|_, _| ()), None);
+            assert_eq!(published.unturned(|_| ()), None);
+        };
+        published.publish(&head(8), write, turn).expect("written");
+        assert_eq!(published.unturned(|head| head.revision), Some(8));
     }
 
     #[test]
-    fn after_a_fault_nothing_counts() {
+    fn a_read_across_a_write_does_not_count() {
         let published = Published::default();
-        let fault = published.publish(&head(7), || Err(Fault::Corrupt { what: "disk" }));
-        assert!(fault.is_err());
-        assert_eq!(published.undisturbed(|_| ()), None);
+        publish(&published, 7);
+        assert_eq!(published.undisturbed(|_, _| publish(&published, 8)), None);
+        assert_eq!(published.unturned(|_| publish(&published, 9)), None);
+        let across = |moment| {
+            let write = || {
+                assert!(!published.is_still(moment));
+                Ok(())
+            };
+            assert!(published.is_still(moment));
+            published.publish(&head(10), write, || ()).expect("written");
+            assert!(!published.is_still(moment));
+        };
+        assert_eq!(published.undisturbed(|_, moment| across(moment)), None);
+    }
+
+    #[test]
+    fn after_a_fault_the_database_is_only_read_at_snapshots() {
+        let published = Published::default();
+        publish(&published, 7);
+        let failing = || Err(Fault::Corrupt { what: "disk" });
+        assert!(published.publish(&head(8), failing, || unreachable!("not written")).is_err());
+        assert_eq!(published.undisturbed(|_, _| ()), None);
+        assert_eq!(published.unturned(|head| head.revision), Some(7));
     }
 }
