@@ -40,17 +40,7 @@ impl Mvcc {
         let alarms = Alarms::load(&database)?;
         let auth = Arc::new(Auth::load(&database)?);
         let reader = Reader::new(Arc::clone(&database), Arc::clone(&auth));
-        Ok(Self {
-            generations,
-            options,
-            database,
-            head,
-            census,
-            alarms,
-            auth,
-            applied,
-            reader,
-        })
+        Ok(Self { generations, options, database, head, census, alarms, auth, applied, reader })
     }
 
     /// A handle for everybody who only reads; stays valid over [`Mvcc::install`].

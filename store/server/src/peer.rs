@@ -1,6 +1,7 @@
 //! Traffic among members: connections to the others, the service that they call here, and how a
 //! proposal's outcome crosses the wire.
 
+mod append;
 mod channel;
 mod connections;
 mod dial;
@@ -8,6 +9,7 @@ mod service;
 mod traffic;
 pub(crate) mod wire;
 
+pub(crate) use append::routes as append_routes;
 pub(crate) use channel::PeerChannel;
 pub(crate) use connections::{Lane, MESSAGE_BYTES_MAX, Peers};
 pub(crate) use service::PeerService;

@@ -172,14 +172,27 @@ impl Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
-        let mut client = self.client(Lane::Log)?;
+        let opened = self.peers.open_append(&self.node).await;
+        let opened = opened.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         let addressed = self.peers.addressed(self.target);
-        let traffic = self.peers.traffic.of(self.target);
-        let requests = input.map(move |request| {
-            let message = append_to_pb(&request, addressed);
-            traffic.sent(message.encoded_len());
-            message
+        let requests = input.map(move |request| append_to_pb(&request, addressed));
+        let Some(opened) = opened else { return self.call_append(requests).await };
+        let responses = opened.append(requests, &self.peers.traffic.of(self.target));
+        let results = responses.map(|response| match response {
+            Ok(response) => append_result_from_pb(response).map_err(|missing| malformed(&missing)),
+            Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
         });
+        Ok(results.boxed())
+    }
+
+    /// The same with gRPC.
+    async fn call_append<'s>(
+        &'s self,
+        requests: impl Stream<Item = pb::AppendRequest> + Send + 'static,
+    ) -> Rpc<AppendResults<'s>> {
+        let mut client = self.client(Lane::Log)?;
+        let traffic = self.peers.traffic.of(self.target);
+        let requests = requests.inspect(move |request| traffic.sent(request.encoded_len()));
         let responses = client.append(requests).await.map_err(|status| failed(&status))?;
         let results = responses.into_inner().map(|response| match response {
             Ok(response) => append_result_from_pb(response).map_err(|missing| malformed(&missing)),

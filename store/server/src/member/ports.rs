@@ -11,7 +11,7 @@ use super::{StartError, failed};
 use crate::config::{Config, TlsFiles};
 use crate::handle::Handle;
 use crate::listener::{Front, HttpLimits, Listener, Stop, resolve};
-use crate::peer::{MESSAGE_BYTES_MAX, PeerService};
+use crate::peer::{MESSAGE_BYTES_MAX, PeerService, append_routes};
 use crate::tls::TlsPolicy;
 use crate::{grpc, http, proposer, tls};
 
@@ -53,7 +53,8 @@ impl Ports {
         let service = PeerServer::new(PeerService::new(Arc::clone(core)))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let peer_routes = tonic::service::Routes::new(service).into_axum_router();
+        let peer_routes =
+            tonic::service::Routes::new(service).into_axum_router().merge(append_routes(core));
         let grpc_routes = grpc::routes(handle);
         let front = |tls| {
             let routes = http::client_routes(core, grpc_routes.clone(), tls);

@@ -1,6 +1,7 @@
 //! Connections to the other members, by address and purpose.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::PeerChannel;
+use super::append::{self, Opened};
 use super::dial::Dial;
 use super::traffic::Traffic;
 use crate::consensus::Node;
@@ -104,6 +106,17 @@ impl Peers {
         Ok(PeerClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// A connection for the log alone to a member's first address; `None` where gRPC must do.
+    pub(crate) async fn open_append(&self, node: &Node) -> io::Result<Option<Opened>> {
+        #[cfg(feature = "simulation")]
+        if matches!(self.host, Host::Simulated(_)) {
+            return Ok(None);
+        }
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "member without address");
+        let url = node.peer_urls.first().ok_or_else(unknown)?;
+        append::open(url, self.tls.as_ref()).await
     }
 
     fn connect(&self, url: &str) -> Result<PeerChannel, Status> {

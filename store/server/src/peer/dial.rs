@@ -1,4 +1,5 @@
-//! TLS connections to other members, with the certificates that the files hold at that moment.
+//! Connections to other members; those with TLS have the certificates that the files hold at that
+//! moment.
 
 use std::future::Future;
 use std::io;
@@ -9,6 +10,7 @@ use std::task::{Context, Poll};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
@@ -36,14 +38,34 @@ impl Service<Uri> for Dial {
     }
 }
 
+/// What bytes are exchanged through.
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Connects, with TLS if it is given.
+pub(super) async fn connect(tls: Option<&Arc<tls::Client>>, uri: &Uri) -> io::Result<Box<dyn Io>> {
+    Ok(match tls {
+        Some(tls) => Box::new(dial(tls, uri).await?),
+        None => Box::new(tcp(uri).await?.0),
+    })
+}
+
 async fn dial(tls: &tls::Client, uri: &Uri) -> io::Result<TlsStream<TcpStream>> {
-    let invalid =
-        |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri}: {what}"));
-    let host = uri.host().ok_or_else(|| invalid("no host"))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = uri.port_u16().ok_or_else(|| invalid("no port"))?;
-    let name = ServerName::try_from(host.clone()).map_err(|_| invalid("not a host name"))?;
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
+    let (stream, host) = tcp(uri).await?;
+    let name = ServerName::try_from(host).map_err(|_| invalid(uri, "not a host name"))?;
     tls.connector().connect(name, stream).await
+}
+
+async fn tcp(uri: &Uri) -> io::Result<(TcpStream, String)> {
+    let host = uri.host().ok_or_else(|| invalid(uri, "no host"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = uri.port_u16().ok_or_else(|| invalid(uri, "no port"))?;
+    let stream = TcpStream::connect((host.as_str(), port)).await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, host))
+}
+
+fn invalid(uri: &Uri, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{uri}: {what}"))
 }

@@ -10,9 +10,9 @@ use pintle_proto::raft::peer_server::Peer;
 use pintle_proto::raft::snapshot_chunk::Chunk;
 use pintle_store_api::pb::HashKvResponse;
 use pintle_store_api::{LeaseId, WriteError};
-use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::append::accepted;
 use super::wire;
 use crate::consensus::convert::{
     append_from_pb, append_result_to_pb, log_id_from_pb, log_id_to_pb, membership_to_pb,
@@ -71,18 +71,7 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let peers = Arc::clone(&self.core.peers);
-        // A broken or foreign message ends the stream; the leader opens another.
-        let accept = move |message: Result<pb::AppendRequest, Status>| {
-            let message = message.ok()?;
-            peers.check(message.addressed.as_ref()).ok()?;
-            let from = message.addressed.as_ref().map_or(0, |addressed| addressed.from);
-            peers.traffic.of(from).received(message.encoded_len());
-            append_from_pb(message).ok()
-        };
-        let shutdown = self.core.peers_stop.clone().cancelled_owned();
-        let requests = request.into_inner().take_until(shutdown);
-        let requests = tokio_stream::StreamExt::map_while(requests, accept);
+        let requests = accepted(&self.core, request.into_inner());
         let results = self.core.raft.stream_append(requests);
         let answers = results.map(|result| match result {
             Ok(result) => Ok(append_result_to_pb(&result)),
