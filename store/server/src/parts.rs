@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -72,7 +72,11 @@ impl Watches {
                     Step::Behind => watcher.catch_up().await?,
                     Step::Idle => break,
                 };
-                sent.extend(events.iter().map(|events| events.encoded()));
+                sent.extend(events.iter().map(|events| {
+                    let mut encoded = BytesMut::with_capacity(events.size());
+                    events.encode(&mut encoded);
+                    encoded.freeze()
+                }));
             }
         }
         Ok(sent)

@@ -49,24 +49,25 @@ impl Watch for Service {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let replies = self.replies(request)?;
+        let parcels = ReceiverStream::new(self.parcels(request)?);
+        let replies = parcels.map(futures::stream::iter).flatten();
         Ok(Response::new(replies.map(|reply| reply.map(Reply::into_response)).boxed()))
     }
 }
 
 impl Service {
     /// Starts the sequencer of a stream.
-    fn replies(
+    fn parcels(
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
-    ) -> Result<impl Stream<Item = Result<Reply, Status>> + Send + use<>, Status> {
+    ) -> Result<mpsc::Receiver<Parcel>, Status> {
         self.0.core().check_voter().map_err(|refusal| errors::rejected(&refusal))?;
         let needs_leader =
             request.metadata().get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
         let (sender, parcels) = mpsc::channel(PARCELS_AHEAD);
         let sequencer = Sequencer::new(self.0.on_behalf(&request), sender, needs_leader);
         tokio::spawn(sequencer.run(request.into_inner()));
-        Ok(ReceiverStream::new(parcels).map(futures::stream::iter).flatten())
+        Ok(parcels)
     }
 }
 

@@ -11,6 +11,8 @@ use prost::Message;
 
 /// Revisions kept: a watcher that is behind by more than this reads history instead.
 const REVISIONS_MAX: usize = 16_384;
+/// Revisions that a read makes room for at once.
+const FOUND_AHEAD: usize = 64;
 
 /// One revision. Its events are shared by everybody who reads them.
 #[derive(Debug)]
@@ -121,7 +123,7 @@ impl Ring {
             return Read::TooOld { head: self.head };
         }
         let start = self.items.partition_point(|item| item.revision < from);
-        let mut found = Vec::new();
+        let mut found = Vec::with_capacity((self.items.len() - start).min(FOUND_AHEAD));
         let mut bytes = 0;
         for item in self.items.range(start..) {
             if bytes > bytes_max {

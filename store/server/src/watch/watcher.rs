@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use pintle_mvcc::{CatchUp, EventQuery, QueryError};
 use pintle_store_api::mvccpb::Event;
 use pintle_store_api::mvccpb::event::EventType;
@@ -110,12 +110,12 @@ impl Events {
         }
     }
 
-    /// As the end of a `WatchResponse`.
-    pub(crate) fn encoded(&self) -> Bytes {
+    /// Writes them as the end of a `WatchResponse`.
+    pub(crate) fn encode(&self, out: &mut impl BufMut) {
         match &self.body {
-            Body::Own(events) => encode(events),
-            Body::Revised(revised, prev_kv) => revised.encoded(*prev_kv).clone(),
-            Body::Encoded(encoded, _) => encoded.clone(),
+            Body::Own(events) => out.put(encode(events)),
+            Body::Revised(revised, prev_kv) => out.put_slice(revised.encoded(*prev_kv)),
+            Body::Encoded(encoded, _) => out.put_slice(encoded),
         }
     }
 }
@@ -199,8 +199,8 @@ impl Watcher {
             };
             self.next = through + 1;
             self.behind = more;
-            let events: Vec<Events> =
-                found.iter().filter_map(|revised| self.select(revised)).collect();
+            let mut events = Vec::with_capacity(found.len());
+            events.extend(found.iter().filter_map(|revised| self.select(revised)));
             if !events.is_empty() {
                 self.hub.count_events(events.iter().map(Events::count).sum());
                 return Step::Events(events);

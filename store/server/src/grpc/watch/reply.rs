@@ -42,7 +42,7 @@ impl Reply {
     /// Writes it as it goes onto the wire: messages merge by being put one after the other.
     pub(super) fn encode(&self, out: &mut impl BufMut) {
         self.head.encode(out).expect("the buffer grows");
-        self.events.iter().for_each(|events| out.put(events.encoded()));
+        self.events.iter().for_each(|events| events.encode(out));
     }
 }
 
