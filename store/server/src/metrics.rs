@@ -212,6 +212,16 @@ fn peers(core: &Core, text: &mut Text) {
             text.series(name, &[(label, &member)], count.load(Ordering::Relaxed));
         }
     }
+    let name = "pintle_raft_append_streams_total";
+    text.family("counter", name, "Streams of log entries opened to members, and over what.");
+    for (member, traffic) in &all {
+        let member = format!("{member:x}");
+        for (over, count) in [("frames", &traffic.framed_streams), ("grpc", &traffic.grpc_streams)]
+        {
+            let labels = [("To", member.as_str()), ("over", over)];
+            text.series(name, &labels, count.load(Ordering::Relaxed));
+        }
+    }
     let name = "etcd_network_peer_round_trip_time_seconds";
     text.family("histogram", name, "How long small requests to members take.");
     for (member, traffic) in all {

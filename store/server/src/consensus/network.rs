@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
@@ -177,7 +178,9 @@ impl Network {
         let addressed = self.peers.addressed(self.target);
         let requests = input.map(move |request| append_to_pb(&request, addressed));
         let Some(opened) = opened else { return self.call_append(requests).await };
-        let responses = opened.append(requests, &self.peers.traffic.of(self.target));
+        let traffic = self.peers.traffic.of(self.target);
+        traffic.framed_streams.fetch_add(1, Ordering::Relaxed);
+        let responses = opened.append(requests, &traffic);
         let results = responses.map(|response| match response {
             Ok(response) => append_result_from_pb(response).map_err(|missing| malformed(&missing)),
             Err(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
@@ -192,8 +195,10 @@ impl Network {
     ) -> Rpc<AppendResults<'s>> {
         let mut client = self.client(Lane::Log)?;
         let traffic = self.peers.traffic.of(self.target);
-        let requests = requests.inspect(move |request| traffic.sent(request.encoded_len()));
+        let sent = Arc::clone(&traffic);
+        let requests = requests.inspect(move |request| sent.sent(request.encoded_len()));
         let responses = client.append(requests).await.map_err(|status| failed(&status))?;
+        traffic.grpc_streams.fetch_add(1, Ordering::Relaxed);
         let results = responses.into_inner().map(|response| match response {
             Ok(response) => append_result_from_pb(response).map_err(|missing| malformed(&missing)),
             Err(status) => Err(failed(&status)),

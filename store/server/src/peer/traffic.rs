@@ -19,6 +19,10 @@ pub(crate) struct PeerTraffic {
     pub(crate) received_bytes: AtomicU64,
     pub(crate) sent_failures: AtomicU64,
     pub(crate) sent_snapshots: AtomicU64,
+    /// Streams of log entries that were opened to it: in frames of their own,
+    pub(crate) framed_streams: AtomicU64,
+    /// and with gRPC.
+    pub(crate) grpc_streams: AtomicU64,
     pub(crate) round_trips: Histogram,
 }
 
@@ -30,12 +34,15 @@ impl Traffic {
     pub(crate) fn of(&self, member: u64) -> Arc<PeerTraffic> {
         Arc::clone(self.0.lock().entry(member).or_insert_with(|| {
             let (sent_bytes, received_bytes, sent_failures, sent_snapshots) = Default::default();
+            let (framed_streams, grpc_streams) = Default::default();
             let round_trips = Histogram::new(ROUND_TRIP_FIRST);
             Arc::new(PeerTraffic {
                 sent_bytes,
                 received_bytes,
                 sent_failures,
                 sent_snapshots,
+                framed_streams,
+                grpc_streams,
                 round_trips,
             })
         }))

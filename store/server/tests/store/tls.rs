@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pintle_proto::etcdserverpb::kv_client::KvClient;
 use pintle_store::{Config, Pprof, TlsFiles, TlsNames, TlsVersion, self_signed};
 use pintle_store_api::Store;
+use pintle_testing::free_port;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
@@ -19,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::support::{Cluster, get, put, range_request};
+use crate::support::{Cluster, eventually, get, http_get, put, range_request};
 
 /// An authority and the folder where its certificates go.
 struct Pki {
@@ -174,6 +175,55 @@ async fn replaced_certificates_are_shown_to_new_connections_and_no_old_one_is_dr
     assert_eq!(shown(&again), after);
     // The members, too, go on with each other.
     put(&*cluster.handle(1), "a", "1").await.expect("written");
+}
+
+/// How many streams of log entries a member has opened, over what.
+async fn append_streams(cluster: &Cluster, i: usize, over: &str) -> u64 {
+    let address = cluster.configs[i].metrics_listen.expect("given");
+    let text = http_get(address, "/metrics").await;
+    let series = text.lines().filter(|line| {
+        line.starts_with("pintle_raft_append_streams_total{")
+            && line.contains(&format!("\"{over}\""))
+    });
+    let values = series.filter_map(|line| line.rsplit_once(' '));
+    values.map(|(_, value)| value.parse::<u64>().expect("a number")).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_entries_cross_in_frames_of_their_own_with_and_without_tls() {
+    let pki = Pki::new();
+    let files = pki.sign("member", "member", 1);
+    for tls in [false, true] {
+        let cluster = Cluster::found(3, |config| {
+            config.metrics_listen = Some(([127, 0, 0, 1], free_port()).into());
+            if tls {
+                secure(config);
+                config.client_tls = Some(files.clone());
+                config.peer_tls = Some(files.clone());
+            }
+        })
+        .await;
+        put(&*cluster.handle(0), "a", "1").await.expect("written");
+        let leader = cluster.leader().await;
+        eventually("both followers are written to", || async {
+            (append_streams(&cluster, leader, "frames").await >= 2).then_some(())
+        })
+        .await;
+        assert_eq!(append_streams(&cluster, leader, "grpc").await, 0, "with TLS: {tls}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_log_entries_without_the_protocol_is_told_of_it() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let peer = cluster.configs[0].listen_peer_urls[0].trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(peer).await.expect("connects");
+    let request = b"GET /raft/append HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{answer}");
+    assert!(answer.contains("upgrade: pintle-append-1\r\n"), "{answer}");
 }
 
 fn channel(url: &str, files: &TlsFiles) -> Channel {
