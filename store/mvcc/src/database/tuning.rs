@@ -12,6 +12,8 @@ const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const MEMTABLE_BLOOM_RATIO: f64 = 0.01;
 /// `current` and `history` hold objects of a few KiB, read alone and in ranges.
 const BLOCK_BYTES: usize = 8 << 10;
+/// RocksDB's default.
+const LEVELS: usize = 7;
 /// RocksDB's own log: enough to look into an incident, never a disk full.
 const INFO_LOG_BYTES_MAX: usize = 16 << 20;
 const INFO_LOG_FILES_MAX: usize = 4;
@@ -50,7 +52,10 @@ impl Tuning {
 
     pub(super) fn family(&self, family: Family) -> Rocks {
         let mut rocks = Rocks::default();
-        rocks.set_compression_type(DBCompressionType::Lz4);
+        // What is written out first is read the most and rewritten soon.
+        let mut levels = [DBCompressionType::Lz4; LEVELS];
+        levels[0] = DBCompressionType::None;
+        rocks.set_compression_per_level(&levels);
         // One family may take the whole budget; the budget itself is the database's.
         rocks.set_write_buffer_size(self.write_buffer_bytes);
         rocks.set_max_write_buffer_number(4);

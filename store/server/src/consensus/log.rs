@@ -56,6 +56,10 @@ const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Entries that are not in a file of the database yet; they are in its own log.
 const WRITE_BUFFER_BYTES: usize = 32 << 20;
 
+/// Files of entries before they are merged: more than lie between two cuts of the log
+/// ([`retention`](crate::retention)), so that most entries are dropped without being written once more.
+const FILES_MAX: i32 = 24;
+
 /// Counts for the metrics endpoint.
 #[derive(Debug)]
 pub(crate) struct LogStats {
@@ -286,6 +290,9 @@ fn open_db(dir: &Path, write_buffer_bytes: usize) -> io::Result<DB> {
         // What lies here is cut away soon.
         family.set_compression_type(DBCompressionType::None);
         family.set_write_buffer_size(write_buffer_bytes);
+        family.set_level_zero_file_num_compaction_trigger(FILES_MAX);
+        family.set_level_zero_slowdown_writes_trigger(2 * FILES_MAX);
+        family.set_level_zero_stop_writes_trigger(3 * FILES_MAX);
         ColumnFamilyDescriptor::new(name, family)
     });
     std::fs::create_dir_all(dir)?;
