@@ -59,6 +59,7 @@ type Connection = TokioIo<Upgraded>;
 
 /// Messages behind their lengths; `None` is the empty frame.
 struct Frames<M> {
+    /// Where what is sent is counted, if it is.
     traffic: Option<Arc<PeerTraffic>>,
     message: PhantomData<fn() -> M>,
 }
@@ -105,9 +106,6 @@ impl<M: Message + Default> Decoder for Frames<M> {
             return Ok(None);
         }
         held.advance(LENGTH);
-        if let Some(traffic) = &self.traffic {
-            traffic.received(LENGTH + length);
-        }
         if length == 0 {
             return Ok(Some(None));
         }
@@ -130,8 +128,8 @@ struct Hearing<M, R> {
 }
 
 impl<M: Message + Default, R: AsyncRead + Unpin> Hearing<M, R> {
-    fn new(reads: R, traffic: Option<Arc<PeerTraffic>>) -> Self {
-        let frames = FramedRead::new(reads, Frames::new(traffic));
+    fn new(reads: R) -> Self {
+        let frames = FramedRead::new(reads, Frames::new(None));
         Self { frames, ticks: every(SILENCE_MAX), heard: false }
     }
 }
@@ -230,14 +228,6 @@ pub(crate) struct Appending<S> {
     hearing: Hearing<pb::AppendResponse, ReadHalf<Connection>>,
 }
 
-impl<S: Stream<Item = pb::AppendRequest> + Unpin> Appending<S> {
-    fn new(connection: Connection, requests: S, traffic: &Arc<PeerTraffic>) -> Self {
-        let (reads, writes) = tokio::io::split(connection);
-        let saying = Saying::new(writes, requests, Some(Arc::clone(traffic)));
-        Self { saying, hearing: Hearing::new(reads, None) }
-    }
-}
-
 impl<S: Stream<Item = pb::AppendRequest> + Unpin> Stream for Appending<S> {
     type Item = io::Result<pb::AppendResponse>;
 
@@ -264,7 +254,9 @@ impl Opened {
     where
         S: Stream<Item = pb::AppendRequest> + Unpin,
     {
-        Appending::new(self.0, requests, traffic)
+        let (reads, writes) = tokio::io::split(self.0);
+        let saying = Saying::new(writes, requests, Some(Arc::clone(traffic)));
+        Appending { saying, hearing: Hearing::new(reads) }
     }
 }
 
@@ -324,14 +316,12 @@ async fn accept(core: Arc<Core>, request: Request) -> Response {
 
 async fn serve(core: &Arc<Core>, connection: Connection) -> io::Result<()> {
     let (reads, writes) = tokio::io::split(connection);
-    let requests = Hearing::new(reads, None).map(|heard| heard.map_err(|error| error.to_string()));
-    let answers = core.raft.stream_append(accepted(core, requests)).map(|result| match result {
-        Ok(result) => Some(append_result_to_pb(&result)),
-        // Consensus has stopped; the connection says so by ending.
-        Err(_) => None,
+    let results = core.raft.stream_append(accepted(core, Hearing::new(reads)));
+    // When consensus has stopped, the connection says so by ending.
+    let answers = tokio_stream::StreamExt::map_while(results, |result| {
+        result.ok().map(|result| append_result_to_pb(&result))
     });
-    let answers = answers.take_while(|answer| std::future::ready(answer.is_some()));
-    let answers = answers.filter_map(std::future::ready).boxed();
+    let answers = answers.boxed();
     let mut saying = Saying::new(writes, answers, None);
     std::future::poll_fn(|context| saying.poll_say(context)).await
 }
@@ -382,7 +372,7 @@ mod tests {
 
     fn pair(messages: Messages) -> (Saying<pb::LogId, Messages, DuplexStream>, Hears) {
         let (here, there) = tokio::io::duplex(64);
-        (Saying::new(here, messages, None), Hearing::new(there, None))
+        (Saying::new(here, messages, None), Hearing::new(there))
     }
 
     type Hears = Hearing<pb::LogId, DuplexStream>;
