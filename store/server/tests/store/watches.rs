@@ -245,6 +245,17 @@ async fn refusals_have_the_words_of_etcd() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_compressed_requests_is_refused() {
+    let cluster = Cluster::found(1, |_| {}).await;
+    let mut client = WatchClient::connect(cluster.client_url(0)).await.expect("connects");
+    let mut request = tonic::Request::new(tokio_stream::pending::<pb::WatchRequest>());
+    request.metadata_mut().insert("grpc-encoding", "gzip".parse().expect("ASCII"));
+    let refusal = client.watch(request).await.expect_err("refused");
+    assert_eq!(refusal.code(), tonic::Code::Unimplemented);
+    assert!(refusal.message().contains("gzip"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_asks_no_more_still_listens() {
     let cluster = Cluster::found(1, |_| {}).await;
     let handle = cluster.handle(0);

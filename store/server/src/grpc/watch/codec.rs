@@ -40,6 +40,12 @@ fn answer(
     request: http::Request<Body>,
     bytes_max: usize,
 ) -> http::Response<Body> {
+    if let Some(encoding) = request.headers().get("grpc-encoding").filter(|one| *one != "identity")
+    {
+        let encoding = encoding.to_str().unwrap_or("something");
+        let refusal = format!("Content is compressed with `{encoding}` which isn't supported");
+        return Status::unimplemented(refusal).into_http();
+    }
     let parcels = match service.parcels(requests(request, bytes_max)) {
         Ok(parcels) => parcels,
         Err(status) => return status.into_http(),
