@@ -5,7 +5,7 @@
 PINTLE_CACHE="${PINTLE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/pintle}"
 export PINTLE_CACHE
 ROCKSDB_VERSION=$(sed -n '/^name = "librocksdb-sys"$/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)
-export ROCKSDB_LIB_DIR="$PINTLE_CACHE/rocksdb-$ROCKSDB_VERSION/lib"
+export ROCKSDB_LIB_DIR="$PINTLE_CACHE/rocksdb-$ROCKSDB_VERSION-sse4.2/lib"
 export ROCKSDB_STATIC=1
 if [ "${CI:-}" = true ]; then
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PINTLE_CACHE/target}"
