@@ -1,15 +1,19 @@
 //! Watchers that start far back, while others write.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use futures::StreamExt;
 use pintle_proto::etcdserverpb::PutRequest;
+use tokio::sync::oneshot;
 
 use super::Context;
 use super::load::{Load, connections};
 use super::recorder::Window;
-use super::sources::Pool;
+use super::sources::{Counted, Pool};
 use super::watchers::{Watch, Watchers};
 use crate::client::{Call, Connection, encode};
 use crate::results::{Metric, Sample};
@@ -30,16 +34,13 @@ pub(super) async fn catch_up(context: &Context<'_>, running: &Running) -> anyhow
     let per_group = context.plan.history / GROUPS;
     write_history(&connections, per_group).await?;
 
-    // Those who write meanwhile, elsewhere.
-    let pool = Pool::puts(10_000, VALUE_BYTES, "/registry/other/");
-    let load = Load::start(&connections, (0..WRITERS).map(|_| pool.clone()));
-    load.recorder.borrow_mut().start();
+    let writers = Writers::start(running.endpoints())?;
     let started = Instant::now();
     tokio::time::sleep(context.seconds()).await;
-    let before = load.recorder.borrow().done as f64 / started.elapsed().as_secs_f64();
+    let before = writers.answered() as f64 / started.elapsed().as_secs_f64();
 
     let window = Window::open(running);
-    let (counted, started) = (load.recorder.borrow().done, Instant::now());
+    let (counted, started) = (writers.answered(), Instant::now());
     let watch = |i: usize| {
         let prefix = prefix(i % GROUPS);
         let range_end = prefix.clone().into_bytes();
@@ -50,18 +51,68 @@ pub(super) async fn catch_up(context: &Context<'_>, running: &Running) -> anyhow
     let events = (watchers * per_group) as u64;
     all.arrivals.reach(events).await?;
     let seconds = started.elapsed().as_secs_f64();
-    let meanwhile = (load.recorder.borrow().done - counted) as f64 / seconds;
+    let meanwhile = (writers.answered() - counted) as f64 / seconds;
 
     let mut usage = Sample::default();
     window.close(running, events, &mut usage);
-    let recorder = load.stop().await;
-    let mut sample = recorder.borrow().sample()?;
+    let mut sample = writers.stop().await?;
     sample.figures.clear();
     sample.tail.clear();
     sample.figures.append(&mut usage.figures);
     sample.set(Metric::Time, seconds);
     sample.set(Metric::PutsMeanwhile, meanwhile / before.max(1.0));
     Ok(sample)
+}
+
+/// Those who write meanwhile, elsewhere; on a thread of their own, or they would wait behind all that the
+/// watchers receive.
+struct Writers {
+    answered: Arc<AtomicU64>,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<anyhow::Result<Sample>>,
+}
+
+impl Writers {
+    fn start(endpoints: &[String]) -> anyhow::Result<Self> {
+        let endpoints = endpoints.to_vec();
+        let answered = Arc::<AtomicU64>::default();
+        let count = Arc::clone(&answered);
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("writers".to_owned()).spawn(move || {
+            let wrote = write(&endpoints, count, stopped);
+            // The run may have failed and be over.
+            drop(end.send(tokio::task::LocalSet::new().block_on(&runtime, wrote)));
+        })?;
+        Ok(Self { answered, stop, ended })
+    }
+
+    fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    async fn stop(self) -> anyhow::Result<Sample> {
+        drop(self.stop);
+        self.ended.await.context("the writers have ended")?
+    }
+}
+
+async fn write(
+    endpoints: &[String],
+    answered: Arc<AtomicU64>,
+    stopped: oneshot::Receiver<()>,
+) -> anyhow::Result<Sample> {
+    let mut connections = Vec::new();
+    for turn in 0..WRITERS.div_ceil(10) {
+        connections.push(Connection::open(&endpoints[turn % endpoints.len()]).await?);
+    }
+    let pool = Pool::puts(10_000, VALUE_BYTES, "/registry/other/");
+    let sources = (0..WRITERS).map(|_| Counted::new(pool.clone(), Arc::clone(&answered)));
+    let load = Load::start(&connections, sources);
+    load.recorder.borrow_mut().start();
+    drop(stopped.await);
+    load.stop().await.borrow().sample()
 }
 
 /// The end of a prefix's range.

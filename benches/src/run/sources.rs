@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use pintle_proto::etcdserverpb as pb;
@@ -82,6 +84,29 @@ impl Source for Pool {
         let at = self.next.get();
         self.next.set((at + 1) % self.bodies.len());
         (self.call, self.bodies[at].clone())
+    }
+}
+
+/// A source whose answers others count, too.
+pub(super) struct Counted<S> {
+    source: S,
+    answered: Arc<AtomicU64>,
+}
+
+impl<S> Counted<S> {
+    pub(super) fn new(source: S, answered: Arc<AtomicU64>) -> Self {
+        Self { source, answered }
+    }
+}
+
+impl<S: Source> Source for Counted<S> {
+    fn next(&mut self) -> (Call, Bytes) {
+        self.source.next()
+    }
+
+    fn answered(&mut self, answer: Bytes) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.source.answered(answer);
     }
 }
 

@@ -2,9 +2,10 @@
 //! reads is in the order in which it was true.
 
 mod codec;
+mod cursors;
 mod reply;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 pub(super) use self::codec::encoded;
+use self::cursors::{Cursors, Member};
 use self::reply::Reply;
 use super::OVERHEAD_BYTES;
 use crate::core::Core;
@@ -50,8 +52,8 @@ impl Watch for Service {
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let parcels = ReceiverStream::new(self.parcels(request)?);
-        let replies = parcels.map(futures::stream::iter).flatten();
-        Ok(Response::new(replies.map(|reply| reply.map(Reply::into_response)).boxed()))
+        let responses = parcels.map(reply::responses).map(futures::stream::iter).flatten();
+        Ok(Response::new(responses.boxed()))
     }
 }
 
@@ -74,14 +76,6 @@ impl Service {
 /// The stream is over: the client is gone, or was told why.
 struct Closed;
 
-struct Entry {
-    watcher: Watcher,
-    progress_notify: bool,
-    fragment: bool,
-    /// Whether it was told anything since the last tick of progress.
-    told: bool,
-}
-
 struct Sequencer {
     /// Of whoever opened the stream.
     handle: Handle,
@@ -89,8 +83,7 @@ struct Sequencer {
     sender: mpsc::Sender<Parcel>,
     parcel: Parcel,
     parcel_bytes: usize,
-    /// Boxed, because the nodes of a tree are rarely full.
-    watchers: BTreeMap<i64, Box<Entry>>,
+    watchers: Cursors,
     /// Ids of watchers that the store has ended and the client has not canceled yet.
     ended: HashSet<i64>,
     next_id: i64,
@@ -124,7 +117,7 @@ impl Sequencer {
             sender,
             parcel: Vec::new(),
             parcel_bytes: 0,
-            watchers: BTreeMap::new(),
+            watchers: Cursors::default(),
             ended: HashSet::new(),
             next_id: 0,
             wake: Arc::default(),
@@ -212,7 +205,12 @@ impl Sequencer {
     }
 
     fn response(&self, watch_id: i64) -> pb::WatchResponse {
-        pb::WatchResponse { header: Some(self.core.header()), watch_id, ..Default::default() }
+        self.response_at(watch_id, self.core.reader().current_revision().0)
+    }
+
+    fn response_at(&self, watch_id: i64, revision: i64) -> pb::WatchResponse {
+        let header = Some(self.core.header_at(revision));
+        pb::WatchResponse { header, watch_id, ..Default::default() }
     }
 
     async fn create(&mut self, mut request: pb::WatchCreateRequest) -> Result<(), Closed> {
@@ -236,19 +234,33 @@ impl Sequencer {
                 .await;
         }
         let id = self.choose_id(request.watch_id);
-        let watcher = Watcher::new(Arc::clone(&self.core.hub), spec, Arc::clone(&self.wake), id);
-        self.send(pb::WatchResponse { created: true, ..self.response(id) }).await?;
-        let watcher = match watcher {
-            Ok(watcher) => watcher,
-            Err(error) => return self.end(id, &error).await,
-        };
-        if watcher.has_more() {
-            self.wake.push(id);
+        let member = Member::new(id, request.progress_notify, request.fragment);
+        if let Some((key, from)) = self.joined(&spec) {
+            self.watchers.join(key, from, member);
+            return self
+                .send(pb::WatchResponse { created: true, ..self.response_at(id, from - 1) })
+                .await;
         }
-        let progress_notify = request.progress_notify;
-        let entry = Entry { watcher, progress_notify, fragment: request.fragment, told: true };
-        self.watchers.insert(id, Box::new(entry));
-        Ok(())
+        let key = self.watchers.free_key(id);
+        let watcher = Watcher::new(Arc::clone(&self.core.hub), spec, Arc::clone(&self.wake), key);
+        self.send(pb::WatchResponse { created: true, ..self.response(id) }).await?;
+        match watcher {
+            Ok(watcher) => {
+                if watcher.has_more() {
+                    self.wake.push(key);
+                }
+                self.watchers.insert(key, watcher, member);
+                Ok(())
+            }
+            Err(error) => self.end(id, &error).await,
+        }
+    }
+
+    /// The cursor that another watcher of the same has already, and from where on it serves a new one.
+    fn joined(&self, spec: &Spec) -> Option<(i64, i64)> {
+        let key = self.core.hub.find(&spec.range, &self.wake)?;
+        let from = self.watchers.get(key)?.watcher.join(spec)?;
+        Some((key, from))
     }
 
     async fn check(&self, request: &pb::WatchCreateRequest, spec: &Spec) -> Result<(), WatchError> {
@@ -259,7 +271,7 @@ impl Sequencer {
     }
 
     fn is_taken(&self, id: i64) -> bool {
-        self.watchers.contains_key(&id) || self.ended.contains(&id)
+        self.watchers.contains(id) || self.ended.contains(&id)
     }
 
     fn choose_id(&mut self, asked: i64) -> i64 {
@@ -274,7 +286,7 @@ impl Sequencer {
     }
 
     async fn cancel(&mut self, id: i64) -> Result<(), Closed> {
-        if self.watchers.remove(&id).is_none() && !self.ended.remove(&id) {
+        if !self.watchers.remove(id) && !self.ended.remove(&id) {
             return Ok(());
         }
         self.send(pb::WatchResponse { canceled: true, ..self.response(id) }).await
@@ -282,7 +294,6 @@ impl Sequencer {
 
     /// Ends a watcher for a reason of the store. Its id stays taken until the client cancels it, too.
     async fn end(&mut self, id: i64, error: &WatchError) -> Result<(), Closed> {
-        self.watchers.remove(&id);
         self.ended.insert(id);
         let mut response = pb::WatchResponse { canceled: true, ..self.response(id) };
         match error {
@@ -298,49 +309,67 @@ impl Sequencer {
 
     /// Serves every watcher that has something, each one step, so that none starves the others.
     async fn ready(&mut self) -> Result<(), Closed> {
-        let mut ids = self.wake.take();
-        ids.sort_unstable();
-        ids.dedup();
-        for id in ids {
-            let Some(entry) = self.watchers.get_mut(&id) else { continue };
-            let events = match entry.watcher.step() {
+        let mut keys = self.wake.take();
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            let Some(cursor) = self.watchers.get_mut(key) else { continue };
+            let events = match cursor.watcher.step() {
                 Step::Events(events) => events,
                 Step::Idle => continue,
-                Step::Behind => match entry.watcher.catch_up().await {
+                Step::Behind => match cursor.watcher.catch_up().await {
                     Ok(events) => events,
                     Err(error) => {
-                        self.end(id, &error).await?;
+                        for id in self.watchers.remove_all(key) {
+                            self.end(id, &error).await?;
+                        }
                         continue;
                     }
                 },
             };
-            if entry.watcher.has_more() {
-                self.wake.push(id);
+            if cursor.watcher.has_more() {
+                self.wake.push(key);
             }
             if !events.is_empty() {
-                entry.told = true;
-                let fragment = entry.fragment;
-                self.send_events(id, events, fragment).await?;
+                self.tell(key, events).await?;
             }
         }
         Ok(())
     }
 
-    async fn send_events(
-        &mut self,
-        watch_id: i64,
-        events: Vec<Events>,
-        fragment: bool,
-    ) -> Result<(), Closed> {
-        let revision = events.last().map_or(0, |last| last.revision);
-        let header = Some(self.core.header_at(revision));
-        let head = pb::WatchResponse { header, watch_id, ..Default::default() };
-        if !fragment {
-            return self.send(Reply::events(head, events)).await;
+    /// Tells all watchers of a cursor what has happened.
+    async fn tell(&mut self, key: i64, events: Vec<Events>) -> Result<(), Closed> {
+        let Some(cursor) = self.watchers.get_mut(key) else { return Ok(()) };
+        let mut together = Vec::with_capacity(cursor.members.len());
+        let mut alone = Vec::new();
+        for member in &mut cursor.members {
+            match member.wanted(&events) {
+                Some(wanted) if wanted.is_empty() => continue,
+                Some(wanted) => alone.push((member.id, wanted, member.fragment)),
+                None if member.fragment => alone.push((member.id, events.clone(), true)),
+                None => together.push(member.id),
+            }
+            member.told = true;
         }
+        let revision = |events: &[Events]| events.last().map_or(0, |last| last.revision);
         let limit = self.core.config.max_request_bytes + OVERHEAD_BYTES;
-        for part in reply::fragments(&head, events, limit) {
-            self.send(part).await?;
+        for (watch_id, wanted, fragment) in alone {
+            let header = self.core.header_at(revision(&wanted));
+            if !fragment {
+                self.send(Reply::events(header, vec![watch_id], wanted.into())).await?;
+                continue;
+            }
+            let header = Some(header);
+            let head = pb::WatchResponse { header, watch_id, ..Default::default() };
+            for part in reply::fragments(&head, wanted, limit) {
+                self.send(part).await?;
+            }
+        }
+        let header = self.core.header_at(revision(&events));
+        let bytes: usize = events.iter().map(Events::size).sum();
+        let events: Arc<[Events]> = events.into();
+        for ids in together.chunks((PARCEL_BYTES / bytes.max(1)).max(1)) {
+            self.send(Reply::events(header, ids.to_vec(), Arc::clone(&events))).await?;
         }
         Ok(())
     }
@@ -348,12 +377,14 @@ impl Sequencer {
     /// The regular progress of watchers that asked for it and heard nothing lately.
     async fn tick(&mut self) -> Result<(), Closed> {
         let mut due = Vec::new();
-        for (id, entry) in &mut self.watchers {
-            let told = std::mem::take(&mut entry.told);
-            if let (true, false, Some(through)) =
-                (entry.progress_notify, told, entry.watcher.synced_through())
-            {
-                due.push((*id, through));
+        for cursor in self.watchers.values_mut() {
+            for member in &mut cursor.members {
+                let told = std::mem::take(&mut member.told);
+                if let (true, false, Some(through)) =
+                    (member.progress_notify, told, cursor.watcher.synced_through())
+                {
+                    due.push((member.id, through));
+                }
             }
         }
         for (watch_id, through) in due {
@@ -368,8 +399,8 @@ impl Sequencer {
     async fn answer_progress(&mut self) -> Result<(), Closed> {
         let Some(asked) = self.progress_asked else { return Ok(()) };
         let mut through = (*self.core.hub.dispatched().borrow()).max(asked);
-        for entry in self.watchers.values() {
-            match entry.watcher.synced_through() {
+        for cursor in self.watchers.values() {
+            match cursor.watcher.synced_through() {
                 Some(synced) if synced >= asked => through = through.min(synced),
                 _ => return Ok(()),
             }

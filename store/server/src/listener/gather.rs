@@ -5,6 +5,9 @@
 //! others one by one later. Here a flush first lets every task that is ready already have its turn (the
 //! connection wakes itself and goes to the end of the queue), then writes what has come together.
 //!
+//! One that has very much to write (watchers that catch up) would hold its thread for all of it: after
+//! so much it ends its turn, too, and others get theirs before it goes on.
+//!
 //! Whether a flush belongs to the next turn is seen from reads: HTTP/2 reads until there is
 //! nothing more, then writes and flushes, in every turn. HTTP/1 does not, and passes through.
 
@@ -19,6 +22,8 @@ use super::authority::MendAuthority;
 
 /// More is not held back: the client may as well begin to read.
 const HELD_MAX: usize = 64 << 10;
+/// What one turn writes: about 100 µs of copying.
+const TURN_MAX: usize = 256 << 10;
 /// Memory that an idle connection may keep.
 const IDLE_MAX: usize = 4 << 10;
 
@@ -38,18 +43,38 @@ pub(super) struct Gather<S> {
     inner: MendAuthority<S>,
     held: BytesMut,
     flush: Flush,
+    /// Bytes that this turn may still write.
+    room: usize,
 }
 
 impl<S> Gather<S> {
     pub(super) fn new(inner: MendAuthority<S>) -> Self {
-        Self { inner, held: BytesMut::new(), flush: Flush::Idle }
+        Self { inner, held: BytesMut::new(), flush: Flush::Idle, room: TURN_MAX }
     }
 }
 
 impl<S: AsyncWrite + Unpin> Gather<S> {
+    /// Writes to the socket, unless the turn is over: then after the next turn of others.
+    fn write(
+        &mut self,
+        context: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.room == 0 && self.inner.is_http2() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, buffers))?;
+        self.room = self.room.saturating_sub(written);
+        Poll::Ready(Ok(written))
+    }
+
     fn write_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
-            let written = ready!(Pin::new(&mut self.inner).poll_write(context, &self.held))?;
+            let held = std::mem::take(&mut self.held);
+            let written = self.write(context, &[IoSlice::new(&held)]);
+            self.held = held;
+            let written = ready!(written)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -71,6 +96,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
         if self.flush == Flush::NextTurn {
             self.flush = Flush::Due;
         }
+        self.room = TURN_MAX;
         Pin::new(&mut self.inner).poll_read(context, buffer)
     }
 }
@@ -96,7 +122,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
             return Poll::Ready(Ok(length));
         }
         ready!(this.write_held(context))?;
-        Pin::new(&mut this.inner).poll_write_vectored(context, buffers)
+        this.write(context, buffers)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -232,6 +258,18 @@ mod tests {
         };
         open.shutdown().await.expect("written");
         assert_eq!(socket.writes.lock().concat(), chunk);
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_after_so_much_and_the_next_goes_on() {
+        let (mut gather, socket) = connection(PREFACE, usize::MAX).await;
+        let chunk = vec![7; TURN_MAX / 2];
+        for _ in 0..3 {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(turn(&mut gather, &[&chunk, &chunk]).is_ready());
+            assert!(Pin::new(&mut gather).poll_write(&mut context, &chunk).is_pending());
+        }
+        assert_eq!(socket.writes.lock().concat().len(), 3 * TURN_MAX);
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! The hub itself: apply publishes, the dispatcher marks, watchers read.
 
+use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -12,13 +13,20 @@ use tokio::time::MissedTickBehavior;
 
 use super::history::History;
 use super::narrow::Narrow;
-use super::registry::{Registry, Slot};
+use super::registry::{Registry, Slot, Wake};
 use super::ring::{Read, Revised, Ring};
 use crate::MemoryLimit;
 
-/// Watchers that read history at the same time. Each read holds a blocking thread and up to a
+/// Watchers that read history at the same time, at most. Each read holds a blocking thread and up to a
 /// mebibyte of events; more of them would only compete for the same disk.
 const CATCH_UPS_MAX: usize = 4;
+
+/// Half of the processors: the rest is left to those who write.
+fn catch_ups() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (processors / 2).clamp(1, CATCH_UPS_MAX)
+}
+
 /// Bytes of events that the ring holds,
 const RING_BYTES_MAX: usize = 64 << 20;
 /// of the log's blocks that were read for those who are behind,
@@ -42,6 +50,8 @@ pub(crate) struct Hub {
     pub(super) history: History,
     pub(super) narrow: Narrow,
     events: AtomicU64,
+    /// Watchers that are not in the registry, because another one looks for them.
+    joined: AtomicUsize,
 }
 
 impl Hub {
@@ -53,10 +63,11 @@ impl Hub {
             registry: Mutex::default(),
             published: watch::Sender::new(head),
             dispatched: watch::Sender::new(head),
-            catch_ups: Arc::new(Semaphore::new(CATCH_UPS_MAX)),
+            catch_ups: Arc::new(Semaphore::new(catch_ups())),
             history: History::new(memory.share(HISTORY_BYTES_MAX, 64)),
             narrow: Narrow::new(memory.share(NARROW_BYTES_MAX, 64)),
             events: AtomicU64::new(0),
+            joined: AtomicUsize::new(0),
         })
     }
 
@@ -147,7 +158,7 @@ impl Hub {
     /// How many watchers there are, and how many have not looked at what concerns them.
     pub(crate) fn watchers_and_slow(&self) -> (usize, usize) {
         let registry = self.registry.lock();
-        (registry.len(), registry.marked())
+        (registry.len() + self.joined.load(Ordering::Relaxed), registry.marked())
     }
 
     /// How many events watchers were given.
@@ -164,6 +175,23 @@ impl Hub {
         let mut registry = self.registry.lock();
         let id = registry.insert(range, Arc::clone(slot));
         (id, *self.dispatched.borrow())
+    }
+
+    /// The key of a watcher of `range` that wakes `wake` already.
+    pub(crate) fn find(&self, range: &KeyRange, wake: &Arc<Wake>) -> Option<i64> {
+        self.registry.lock().find(range, wake)
+    }
+
+    /// `slot` looks for one watcher more.
+    pub(super) fn join(&self, slot: &Slot) {
+        slot.watchers.fetch_add(1, Ordering::Relaxed);
+        self.joined.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// And for so many less.
+    pub(super) fn leave(&self, slot: &Slot, watchers: usize) {
+        slot.watchers.fetch_sub(watchers, Ordering::Relaxed);
+        self.joined.fetch_sub(watchers, Ordering::Relaxed);
     }
 
     pub(super) fn unregister(&self, range: &KeyRange, id: u64) {

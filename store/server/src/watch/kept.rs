@@ -66,6 +66,19 @@ impl<K: Clone + Eq + Hash, T> Kept<K, T> {
         places.retain(|_, place| place.used() > since);
     }
 
+    /// The place of a piece that somebody has asked for before.
+    pub(super) fn known(&self, key: &K) -> Option<Arc<Place<T>>> {
+        let places = self.places.lock();
+        let place = places.get(key)?;
+        self.note_use(place);
+        Some(Arc::clone(place))
+    }
+
+    fn note_use(&self, place: &Place<T>) {
+        let now = self.uses.fetch_add(1, Ordering::Relaxed) + 1;
+        place.used.store(now, Ordering::Relaxed);
+    }
+
     /// The place of a piece, which may still be empty. Others make room for it.
     pub(super) fn place(&self, key: &K) -> Arc<Place<T>> {
         let mut places = self.places.lock();
@@ -73,8 +86,7 @@ impl<K: Clone + Eq + Hash, T> Kept<K, T> {
             let (bytes, used) = Default::default();
             Arc::new(Place { piece: Mutex::new(None), bytes, used })
         });
-        let now = self.uses.fetch_add(1, Ordering::Relaxed) + 1;
-        place.used.store(now, Ordering::Relaxed);
+        self.note_use(&place);
         let mut bytes: usize = places.values().map(|place| place.bytes()).sum();
         while bytes > self.bytes_max || places.len() >= self.count_max {
             let oldest = places.iter().min_by_key(|(_, place)| place.used());

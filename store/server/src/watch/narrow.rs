@@ -79,6 +79,21 @@ impl Narrow {
         self.0.sweep();
     }
 
+    /// What [`read`](Self::read) would give without reading: what was gathered for another watcher.
+    /// `None` when it is not there.
+    pub(super) fn known(
+        &self,
+        reader: &Reader,
+        query: &EventQuery,
+    ) -> Result<Option<Part>, QueryError> {
+        let (from, floor) = (query.from.0, reader.compact_revision()?.0);
+        let Some(place) = self.0.known(&What::of(query)) else { return Ok(None) };
+        let Some(gathered) = place.piece.try_lock() else { return Ok(None) };
+        let parts = gathered.as_ref().filter(|known| known.covers(from, floor));
+        let parts = parts.and_then(|known| known.parts.as_ref());
+        Ok(parts.and_then(|parts| whole_part(parts, from)).cloned())
+    }
+
     /// What happened in the range from `query.from` on, a part of about `query.budget_bytes`; `None`
     /// when that is better looked up in the log. Blocks on I/O.
     pub(super) fn read(
@@ -90,17 +105,11 @@ impl Narrow {
         if from < floor {
             return Err(QueryError::Rejected(Rejection::Compacted(Revision(floor))));
         }
-        let what = What { range: query.range.clone(), prev_kv: query.prev_kv };
-        let place = self.0.place(&what);
+        let place = self.0.place(&What::of(query));
         let gathered = {
             let mut gathered = place.piece.lock();
             match &*gathered {
-                // What was gathered before a compaction may hold previous values that are gone now.
-                Some(known)
-                    if known.from >= floor && (known.from..=known.through).contains(&from) =>
-                {
-                    Arc::clone(known)
-                }
+                Some(known) if known.covers(from, floor) => Arc::clone(known),
                 _ => {
                     let new = Arc::new(Gathered::new(reader, query)?);
                     place.weigh(new.bytes());
@@ -112,7 +121,18 @@ impl Narrow {
     }
 }
 
+impl What {
+    fn of(query: &EventQuery) -> Self {
+        Self { range: query.range.clone(), prev_kv: query.prev_kv }
+    }
+}
+
 impl Gathered {
+    /// What was gathered before a compaction may hold previous values that are gone now.
+    fn covers(&self, from: i64, floor: i64) -> bool {
+        self.from >= floor && (self.from..=self.through).contains(&from)
+    }
+
     fn new(reader: &Reader, query: &EventQuery) -> Result<Self, QueryError> {
         let (from, to) = (query.from.0, query.to.0);
         let entries = usize::try_from(to - from).unwrap_or(0);
@@ -154,10 +174,19 @@ fn split(events: &[Event], through: i64, part_bytes: usize) -> Vec<Part> {
     parts
 }
 
+/// The part that `from` lies in.
+fn part_of(parts: &[Part], from: i64) -> Option<&Part> {
+    parts.get(parts.partition_point(|part| part.through < from))
+}
+
+/// The part that `from` lies in, if it has nothing before that.
+fn whole_part(parts: &[Part], from: i64) -> Option<&Part> {
+    part_of(parts, from).filter(|part| part.first >= from)
+}
+
 /// The part that `from` lies in; nothing beyond the last.
 fn find(parts: &[Part], from: i64) -> Found {
-    let at = parts.partition_point(|part| part.through < from);
-    let Some(part) = parts.get(at) else {
+    let Some(part) = part_of(parts, from) else {
         return Found::Rest { events: Vec::new(), through: from - 1 };
     };
     if part.first >= from {
@@ -229,7 +258,16 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(read().as_ptr(), read().as_ptr());
+        let known = |range: &KeyRange, from| {
+            let query = query(range, from, &mvcc, usize::MAX);
+            narrow.known(&mvcc.reader(), &query).expect("readable")
+        };
+        assert!(known(&ranges()[1], 2).is_none(), "nobody has read it");
+        let bytes = read().as_ptr();
+        assert_eq!(read().as_ptr(), bytes);
+        assert_eq!(known(&ranges()[1], 2).map(|part| part.encoded.as_ptr()), Some(bytes));
+        assert!(known(&ranges()[0], 2).is_none(), "another range");
+        assert!(known(&ranges()[1], 1).is_none(), "an earlier revision");
     }
 
     #[test]

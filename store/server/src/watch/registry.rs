@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -41,11 +41,13 @@ pub(super) struct Slot {
     pending: AtomicI64,
     wake: Arc<Wake>,
     key: i64,
+    /// For how many it looks.
+    pub(super) watchers: AtomicUsize,
 }
 
 impl Slot {
     pub(super) fn new(wake: Arc<Wake>, key: i64) -> Self {
-        Self { pending: AtomicI64::new(0), wake, key }
+        Self { pending: AtomicI64::new(0), wake, key, watchers: AtomicUsize::new(1) }
     }
 
     pub(super) fn mark(&self, revision: i64) {
@@ -63,6 +65,9 @@ impl Slot {
         self.pending.load(Ordering::Acquire) != 0
     }
 }
+
+/// How many watchers of a range are looked at to find one of the same owner.
+const LOOKED_AT_MAX: usize = 64;
 
 /// The watchers of one range, by id. Ids only grow, so the newest goes to the end; most ranges have
 /// one watcher, for which nothing smaller would do.
@@ -84,7 +89,14 @@ impl Slots {
     }
 
     fn marked(&self) -> usize {
-        self.0.iter().filter(|(_, slot)| slot.is_marked()).count()
+        let marked = self.0.iter().filter(|(_, slot)| slot.is_marked());
+        marked.map(|(_, slot)| slot.watchers.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The key of one that wakes `wake`.
+    fn of(&self, wake: &Arc<Wake>) -> Option<i64> {
+        let newest = self.0.iter().rev().take(LOOKED_AT_MAX);
+        newest.map(|(_, slot)| slot).find(|slot| Arc::ptr_eq(&slot.wake, wake)).map(|slot| slot.key)
     }
 
     fn mark(&self, revision: i64) {
@@ -121,8 +133,20 @@ fn shape(range: &KeyRange) -> Shape {
 }
 
 impl Registry {
+    /// Without those for whom another one looks.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The key of a watcher of `range` that wakes `wake`, if one of the newest does.
+    pub(super) fn find(&self, range: &KeyRange, wake: &Arc<Wake>) -> Option<i64> {
+        let start = range.start();
+        let slots = match shape(range) {
+            Shape::Point => self.points.get(start),
+            Shape::Prefix => self.prefixes.get(&start.len()).and_then(|same| same.get(start)),
+            Shape::Other => self.others.get(range),
+        };
+        slots.and_then(|slots| slots.of(wake))
     }
 
     /// How many are marked.
@@ -264,6 +288,17 @@ mod tests {
         assert!(watched.woken_by("/a/b", 8).is_empty());
         assert_eq!(slots[0].1.take(), 7, "the first revision that concerns it");
         assert_eq!(watched.woken_by("/a/b", 9), [1]);
+    }
+
+    #[test]
+    fn one_of_the_same_range_and_owner_is_found() {
+        let (watched, _slots) = Watched::new(&ranges());
+        for (key, range) in ranges() {
+            assert_eq!(watched.registry.find(&range, &watched.wake), Some(key));
+            assert_eq!(watched.registry.find(&range, &Arc::default()), None, "another owner");
+        }
+        let other = KeyRange::point(Bytes::from_static(b"/a"));
+        assert_eq!(watched.registry.find(&other, &watched.wake), None, "another range");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One watcher: a cursor over the ring and, when it is behind, over history.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{BufMut, Bytes};
 use pintle_mvcc::{CatchUp, EventQuery, QueryError};
@@ -49,6 +50,12 @@ impl Spec {
         }
     }
 
+    /// Whether who wants `other` is told the same.
+    fn serves(&self, other: &Self) -> bool {
+        let options = |spec: &Self| (spec.prev_kv, spec.no_put, spec.no_delete);
+        self.range == other.range && options(self) == options(other)
+    }
+
     fn filters(&self) -> bool {
         self.no_put || self.no_delete
     }
@@ -63,14 +70,14 @@ impl Spec {
 }
 
 /// Complete revisions, in order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Events {
     /// The store was at this revision or a later one when the last of these happened.
     pub(crate) revision: i64,
     body: Body,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Body {
     /// This watcher's own.
     Own(Arc<[Event]>),
@@ -83,6 +90,20 @@ enum Body {
 impl Events {
     pub(crate) fn own(revision: i64, events: impl IntoIterator<Item = Event>) -> Self {
         Self { revision, body: Body::Own(events.into_iter().collect()) }
+    }
+
+    /// Those of `from` and later, if there are any.
+    pub(crate) fn since(&self, from: i64) -> Option<Self> {
+        let revision = |event: &Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+        let all = self.events();
+        match all.iter().filter(|event| revision(event) >= from).count() {
+            0 => None,
+            n if n == all.len() => Some(self.clone()),
+            _ => {
+                let later = all.iter().filter(|event| revision(event) >= from).cloned();
+                Some(Self::own(self.revision, later))
+            }
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -101,11 +122,14 @@ impl Events {
         }
     }
 
-    /// About how many bytes they have.
+    /// About how many bytes they have, each behind its tag and length.
     pub(crate) fn size(&self) -> usize {
+        const BEFORE: usize = 4;
         match &self.body {
-            Body::Own(events) => events.iter().map(Message::encoded_len).sum(),
-            Body::Revised(revised, _) => revised.bytes(),
+            Body::Own(events) => events.iter().map(|event| BEFORE + event.encoded_len()).sum(),
+            Body::Revised(revised, prev_kv) => {
+                revised.bytes() + BEFORE * revised.events(*prev_kv).len()
+            }
             Body::Encoded(encoded, _) => encoded.len(),
         }
     }
@@ -179,6 +203,22 @@ impl Watcher {
         Some(dispatched.max(self.next - 1))
     }
 
+    /// Looks for one watcher more, who wants `spec`: from which revision on. `None` when that needs a
+    /// watcher of its own.
+    pub(crate) fn join(&self, spec: &Spec) -> Option<i64> {
+        let from = self.hub.head() + 1;
+        let joins = spec.start == 0 && !self.behind && self.next <= from && self.spec.serves(spec);
+        joins.then(|| {
+            self.hub.join(&self.slot);
+            from
+        })
+    }
+
+    /// Looks for one watcher less, but still for another.
+    pub(crate) fn leave(&self) {
+        self.hub.leave(&self.slot, 1);
+    }
+
     /// Reads on from the cursor.
     pub(crate) fn step(&mut self) -> Step {
         loop {
@@ -202,10 +242,14 @@ impl Watcher {
             let mut events = Vec::with_capacity(found.len());
             events.extend(found.iter().filter_map(|revised| self.select(revised)));
             if !events.is_empty() {
-                self.hub.count_events(events.iter().map(Events::count).sum());
+                self.count(events.iter().map(Events::count).sum());
                 return Step::Events(events);
             }
         }
+    }
+
+    fn count(&self, events: usize) {
+        self.hub.count_events(events * self.slot.watchers.load(Ordering::Relaxed));
     }
 
     /// Whether the next step may give something without a wake.
@@ -244,23 +288,9 @@ impl Watcher {
             budget_bytes: STEP_BYTES,
             prev_kv: self.spec.prev_kv,
         };
-        let hub = Arc::clone(&self.hub);
-        let permit = Arc::clone(&self.hub.catch_ups).acquire_owned().await;
-        let wide = self.wide;
-        let read = blocking(move || {
-            let found = past(&hub, &query, wide);
-            drop(permit);
-            found
-        });
-        let unavailable =
-            |error: &dyn std::fmt::Display| WatchError::Unavailable(error.to_string());
-        let found = match read.await.map_err(|error| unavailable(&error))? {
-            Ok(found) => found,
-            Err(QueryError::Rejected(Rejection::Compacted(floor))) => {
-                return Err(WatchError::Compacted(floor));
-            }
-            Err(QueryError::Rejected(rejection)) => return Err(WatchError::Rejected(rejection)),
-            Err(QueryError::Fault(fault)) => return Err(unavailable(&fault)),
+        let found = match self.known(&query) {
+            Some(part) => Past::Narrow(Found::Part(part)),
+            None => self.read_past(query).await?,
         };
         let events = match found {
             Past::Narrow(Found::Part(part)) => {
@@ -280,8 +310,37 @@ impl Watcher {
         if events.count() == 0 {
             return Ok(Vec::new());
         }
-        self.hub.count_events(events.count());
+        self.count(events.count());
         Ok(vec![events])
+    }
+
+    /// What was read for another watcher already. Whatever is wrong is told by the way of reading it.
+    fn known(&self, query: &EventQuery) -> Option<Part> {
+        if self.wide {
+            return None;
+        }
+        self.hub.narrow.known(self.hub.reader(), query).ok().flatten()
+    }
+
+    async fn read_past(&self, query: EventQuery) -> Result<Past, WatchError> {
+        let hub = Arc::clone(&self.hub);
+        let permit = Arc::clone(&self.hub.catch_ups).acquire_owned().await;
+        let wide = self.wide;
+        let read = blocking(move || {
+            let found = past(&hub, &query, wide);
+            drop(permit);
+            found
+        });
+        let unavailable =
+            |error: &dyn std::fmt::Display| WatchError::Unavailable(error.to_string());
+        match read.await.map_err(|error| unavailable(&error))? {
+            Ok(found) => Ok(found),
+            Err(QueryError::Rejected(Rejection::Compacted(floor))) => {
+                Err(WatchError::Compacted(floor))
+            }
+            Err(QueryError::Rejected(rejection)) => Err(WatchError::Rejected(rejection)),
+            Err(QueryError::Fault(fault)) => Err(unavailable(&fault)),
+        }
     }
 
     /// The cursor moves on after everything of its range up to `through` was gathered. Once that
@@ -345,6 +404,8 @@ fn stretch(hub: &Hub, query: &EventQuery) -> Result<CatchUp, QueryError> {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        let watchers = self.slot.watchers.load(Ordering::Relaxed);
+        self.hub.leave(&self.slot, watchers.saturating_sub(1));
         self.hub.unregister(&self.spec.range, self.id);
     }
 }

@@ -225,7 +225,7 @@ async fn with_one_behind() -> (Cluster, usize) {
 }
 
 /// The sum of a metric's series.
-async fn metric(cluster: &Cluster, i: usize, name: &str) -> u64 {
+pub(crate) async fn metric(cluster: &Cluster, i: usize, name: &str) -> u64 {
     let address = cluster.configs[i].metrics_listen.expect("given");
     let text = http_get(address, "/metrics").await;
     let lines = text.lines().filter_map(|line| line.strip_prefix(name));

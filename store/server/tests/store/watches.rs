@@ -4,12 +4,15 @@ use std::collections::HashMap;
 
 use futures::StreamExt;
 use pintle_proto::etcdserverpb::watch_client::WatchClient;
+use pintle_store::Config;
 use pintle_store_api::pb::watch_request::RequestUnion;
 use pintle_store_api::{Store, WatchItem, pb};
+use pintle_testing::free_port;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use crate::cluster::metric;
 use crate::support::{Cluster, delete, put};
 
 struct Stream {
@@ -78,6 +81,102 @@ async fn a_canceled_watcher_is_silent_and_the_others_go_on() {
     put(&*handle, "a", "1").await.expect("written");
     let event = stream.next().await;
     assert_eq!((event.watch_id, event.events.len()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_of_the_same_are_told_the_same_each_from_where_it_began() {
+    const ROUNDS: usize = 40;
+    let cluster = Cluster::found(1, |_| {}).await;
+    let handle = cluster.handle(0);
+    let mut stream = Stream::open(cluster.client_url(0)).await;
+    let writer = {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            for i in 0..10 * ROUNDS {
+                put(&*handle, &format!("a{}", i % 7), &i.to_string()).await.expect("written");
+            }
+        })
+    };
+    // Watchers come and go while others write; half of them begin at the first revision of all.
+    let mut began = HashMap::new();
+    let mut told: HashMap<i64, Vec<i64>> = HashMap::new();
+    let mut gone = Vec::new();
+    for round in 0..ROUNDS {
+        let start_revision = if round % 2 == 0 { 0 } else { 2 };
+        let fragment = round % 3 == 0;
+        let range_end = "b".into();
+        let create =
+            pb::WatchCreateRequest { range_end, start_revision, fragment, ..Default::default() };
+        stream.create("a", create).await;
+        if round % 5 == 4 {
+            let watch_id = i64::try_from(round).expect("small") - 4;
+            stream.send(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id })).await;
+            gone.push(watch_id);
+        }
+        loop {
+            let response = stream.next().await;
+            let revision = response.header.as_ref().expect("header").revision;
+            if response.created {
+                let from = if start_revision == 0 { revision + 1 } else { start_revision };
+                assert!(began.insert(response.watch_id, from).is_none(), "ids are their own");
+                break;
+            }
+            take(&mut told, response);
+        }
+    }
+    writer.await.expect("wrote");
+    let last = put(&*handle, "a", "last").await.expect("written");
+    let left = began.keys().filter(|id| !gone.contains(id)).count();
+    while told.values().filter(|told| told.last() == Some(&last)).count() < left {
+        take(&mut told, stream.next().await);
+    }
+    let everything = i64::try_from(10 * ROUNDS).expect("small") + 2;
+    assert_eq!(last, everything);
+    for (id, from) in began {
+        let told = told.remove(&id).unwrap_or_default();
+        let end = if gone.contains(&id) { told.last().map_or(from, |last| last + 1) } else { last + 1 };
+        assert_eq!(told, (from..end).collect::<Vec<_>>(), "watcher {id}");
+    }
+}
+
+fn take(told: &mut HashMap<i64, Vec<i64>>, response: pb::WatchResponse) {
+    let revisions = response.events.iter().filter_map(|event| event.kv.as_ref());
+    let told = told.entry(response.watch_id).or_default();
+    told.extend(revisions.map(|kv| kv.mod_revision));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chosen_id_may_be_one_whose_watcher_others_have_joined() {
+    let with_metrics = |config: &mut Config| {
+        config.metrics_listen = Some(([127, 0, 0, 1], free_port()).into());
+    };
+    let cluster = Cluster::found(1, with_metrics).await;
+    let handle = cluster.handle(0);
+    let mut stream = Stream::open(cluster.client_url(0)).await;
+    let chosen = || pb::WatchCreateRequest { watch_id: 5, ..Default::default() };
+    let cancel = |watch_id| RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id });
+    for (create, id) in [(chosen(), 5), (Default::default(), 0), (Default::default(), 1)] {
+        stream.create("a", create).await;
+        assert_eq!(stream.next().await.watch_id, id);
+    }
+    for id in [5, 0] {
+        stream.send(cancel(id)).await;
+        assert!(stream.next().await.canceled);
+    }
+    stream.create("b", chosen()).await;
+    assert_eq!(stream.next().await.watch_id, 5);
+    for (key, id) in [("b", 5), ("a", 1)] {
+        put(&*handle, key, "1").await.expect("written");
+        let told = stream.next().await;
+        assert_eq!((told.watch_id, told.events.len()), (id, 1));
+    }
+    assert_eq!(metric(&cluster, 0, "etcd_debugging_mvcc_watcher_total").await, 2);
+    stream.send(cancel(1)).await;
+    assert!(stream.next().await.canceled);
+    put(&*handle, "a", "2").await.expect("written");
+    put(&*handle, "b", "2").await.expect("written");
+    assert_eq!(stream.next().await.watch_id, 5, "nobody watches the other any more");
+    assert_eq!(metric(&cluster, 0, "etcd_debugging_mvcc_watcher_total").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

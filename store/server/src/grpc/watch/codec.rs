@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::{Router, http};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use pintle_store_api::pb;
 use tokio::sync::mpsc;
@@ -18,12 +18,8 @@ use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+use super::reply::Reply;
 use super::{Parcel, Service};
-
-/// The flag and the length before a message.
-const PREFIX: usize = 5;
-/// What the size of a reply may leave out.
-const SLACK: usize = 32;
 
 /// Serves the watch method; a request finds it before the whole service.
 pub(crate) fn encoded(service: &Service, bytes_max: usize) -> Router {
@@ -112,22 +108,12 @@ impl http_body::Body for Replies {
 
 /// The messages of a parcel one after the other, and the error that ends the stream, if one does.
 fn encode(parcel: Parcel) -> (Bytes, Option<Status>) {
-    let sizes = parcel.iter().flatten().map(|reply| PREFIX + SLACK + reply.size());
+    let sizes = parcel.iter().flatten().map(Reply::size);
     let mut out = BytesMut::with_capacity(sizes.sum());
     for reply in parcel {
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(status) => return (out.freeze(), Some(status)),
-        };
-        let at = out.len();
-        out.put_bytes(0, PREFIX);
-        reply.encode(&mut out);
-        let length = out.len() - at - PREFIX;
-        let Ok(length) = u32::try_from(length) else {
-            out.truncate(at);
-            return (out.freeze(), Some(Status::out_of_range("a reply is larger than 4 GiB")));
-        };
-        out[at + 1..at + PREFIX].copy_from_slice(&length.to_be_bytes());
+        if let Err(status) = reply.and_then(|reply| reply.frame(&mut out)) {
+            return (out.freeze(), Some(status));
+        }
     }
     (out.freeze(), None)
 }
@@ -140,7 +126,6 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::grpc::watch::Reply;
 
     fn reply(watch_id: i64) -> Result<Reply, Status> {
         Ok(pb::WatchResponse { watch_id, ..Default::default() }.into())
