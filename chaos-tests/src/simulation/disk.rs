@@ -114,5 +114,5 @@ impl Disk for LogDisk {
 }
 
 fn is_write_ahead(name: &str) -> bool {
-    name.strip_suffix(".log").is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
+    name.strip_suffix(".wal").is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
 }

@@ -411,7 +411,6 @@ impl Member {
 async fn close(core: &Arc<Core>) {
     let core = Arc::clone(core);
     let stopped = blocking(move || {
-        core.log.stop_background_work();
         core.reader().stop_background_work();
     });
     if let Err(error) = stopped.await {

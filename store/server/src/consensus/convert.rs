@@ -111,6 +111,7 @@ pub(crate) fn entry_from_pb(entry: pb::Entry) -> Result<Entry, Missing> {
     Ok(Entry::new(log_id, payload))
 }
 
+#[cfg(test)]
 pub(crate) fn entry_to_bytes(entry: &Entry) -> Vec<u8> {
     entry_to_pb(entry).encode_to_vec()
 }

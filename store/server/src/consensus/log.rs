@@ -1,11 +1,16 @@
-//! The Raft log on a RocksDB of its own.
+//! The Raft log: files of its own, since it is only ever appended to, read in order and cut at its
+//! ends ([`segments`]).
 //!
 //! Appends go into an in-memory [`Tail`](tail::Tail), where replication and apply read them back
 //! without decoding, and to one writer thread, which gathers whatever has queued up during its
 //! last fsync into the next one (group commit). Everything that reaches the disk (entries, votes,
 //! truncation, purge) goes through that thread, in the order in which openraft asked for it.
 
+mod frame;
+mod import;
 pub(crate) mod offline;
+mod places;
+mod segments;
 mod tail;
 mod writer;
 
@@ -16,14 +21,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
-use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, IteratorMode, Options};
 use tokio::sync::{mpsc, oneshot};
 
+use self::places::{Place, Places};
+use self::segments::{Contents, Segments, Writing};
 use self::tail::Tail;
 use self::writer::Request;
 use super::codec;
@@ -32,14 +37,7 @@ use super::types::{Entry, LogId, TypeConfig, Vote};
 use crate::MemoryLimit;
 use crate::host::{Host, blocking};
 use crate::metrics::{DISK_FIRST, Histogram};
-
-/// Column family of the entries: big-endian index → encoded `raft.Entry`.
-const CF_LOG: &str = "log";
-/// Column family of the three values below.
-const CF_META: &str = "meta";
-const KEY_VOTE: &[u8] = b"vote";
-const KEY_PURGED: &[u8] = b"purged";
-const KEY_COMMITTED: &[u8] = b"committed";
+use crate::simulation::is_simulated;
 
 /// Requests to the writer that may wait. openraft itself bounds what it has in flight; when this
 /// is full, its core waits, which is the back-pressure that a slow disk must cause.
@@ -53,13 +51,6 @@ const REPLICATION_BYTES_MAX: usize = 2 << 20;
 /// up and for apply; one that is further behind reads from disk.
 const TAIL_BYTES_MAX: usize = 16 << 20;
 
-/// Entries that are not in a file of the database yet; they are in its own log.
-const WRITE_BUFFER_BYTES: usize = 32 << 20;
-
-/// Files of entries before they are merged: more than lie between two cuts of the log
-/// ([`retention`](crate::retention)), so that most entries are dropped without being written once more.
-const FILES_MAX: i32 = 24;
-
 /// Counts for the metrics endpoint.
 #[derive(Debug)]
 pub(crate) struct LogStats {
@@ -71,13 +62,12 @@ pub(crate) struct LogStats {
 
 #[derive(Debug)]
 struct Shared {
-    db: DB,
+    /// Where what is on disk lies.
+    places: Mutex<Places>,
     tail: Mutex<Tail>,
     vote: Mutex<Option<Vote>>,
     committed: Mutex<Option<LogId>>,
     stats: LogStats,
-    /// Whether a write is on disk before it counts as written.
-    sync: bool,
 }
 
 /// The log, as openraft writes and reads it. Cloning gives another reader of the same log.
@@ -96,38 +86,25 @@ impl LogStore {
         memory: MemoryLimit,
         host: Host,
     ) -> io::Result<Self> {
-        let db = open_db(dir, memory.share(WRITE_BUFFER_BYTES, 64))?;
-        let vote = read_meta(&db, KEY_VOTE)?;
-        let purged = read_meta(&db, KEY_PURGED)?;
-        let committed = read_meta(&db, KEY_COMMITTED)?;
-        let last = match db.iterator_cf(log_cf(&db), IteratorMode::End).next() {
-            None => purged,
-            Some(item) => {
-                let (_, value) = item.map_err(io::Error::other)?;
-                Some(entry_from_bytes(Bytes::from(value))?.log_id()).max(purged)
-            }
-        };
+        import::import(dir)?;
+        // A simulated disk sees from a file's length what was written.
+        let writing = Writing { sync, allocate: !is_simulated() };
+        let (segments, Contents { meta, places }) = Segments::open(dir, writing)?;
+        let last = last(&places)?.max(meta.purged);
         let shared = Arc::new(Shared {
-            db,
-            tail: Mutex::new(Tail::new(purged, last, memory.share(TAIL_BYTES_MAX, 64))),
-            vote: Mutex::new(vote),
-            committed: Mutex::new(committed),
+            places: Mutex::new(places),
+            tail: Mutex::new(Tail::new(meta.purged, last, memory.share(TAIL_BYTES_MAX, 64))),
+            vote: Mutex::new(meta.vote),
+            committed: Mutex::new(meta.committed),
             stats: LogStats::default(),
-            sync,
         });
         let (writer, requests) = mpsc::channel(WRITER_QUEUE);
-        writer::spawn(Arc::clone(&shared), requests, host)?;
+        writer::spawn(Arc::clone(&shared), segments, meta, requests, host)?;
         Ok(Self { shared, writer })
     }
 
     pub(crate) fn stats(&self) -> &LogStats {
         &self.shared.stats
-    }
-
-    /// Ends flushes and compactions: the member has stopped, and the process may end with this value
-    /// left over.
-    pub(crate) fn stop_background_work(&self) {
-        self.shared.db.cancel_all_background_work(true);
     }
 
     /// Bytes written since the start.
@@ -167,21 +144,27 @@ impl LogStore {
     }
 }
 
+/// Reads the entry at a place.
+fn read(place: &Place) -> io::Result<Entry> {
+    let length = usize::try_from(place.length).map_err(io::Error::other)?;
+    entry_from_bytes(place.segment.read(place.offset, length)?)
+}
+
+fn last(places: &Places) -> io::Result<Option<LogId>> {
+    places.last().map(|place| read(place).map(|entry| entry.log_id())).transpose()
+}
+
 impl Shared {
     fn read_disk(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let from = start.to_be_bytes();
-        let mode = IteratorMode::From(&from, rocksdb::Direction::Forward);
-        let mut entries = Vec::new();
         let mut bytes = 0;
-        for item in self.db.iterator_cf(log_cf(&self.db), mode) {
-            let (key, value) = item.map_err(io::Error::other)?;
-            if key.as_ref() >= end.to_be_bytes().as_slice() || bytes >= bytes_max {
-                break;
-            }
-            bytes += value.len();
-            entries.push(entry_from_bytes(Bytes::from(value))?);
-        }
-        Ok(entries)
+        let fits = |place: &&Place| {
+            let fits = bytes < bytes_max;
+            bytes = bytes.saturating_add(place.length as usize);
+            fits
+        };
+        let places: Vec<Place> =
+            self.places.lock().range(start, end).take_while(fits).cloned().collect();
+        places.iter().map(read).collect()
     }
 }
 
@@ -278,40 +261,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-fn open_db(dir: &Path, write_buffer_bytes: usize) -> io::Result<DB> {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
-    options.set_write_buffer_size(write_buffer_bytes);
-    options.set_max_total_wal_size(128 << 20);
-    options.set_keep_log_file_num(4);
-    let families = [CF_LOG, CF_META].map(|name| {
-        let mut family = Options::default();
-        // What lies here is cut away soon.
-        family.set_compression_type(DBCompressionType::None);
-        family.set_write_buffer_size(write_buffer_bytes);
-        family.set_level_zero_file_num_compaction_trigger(FILES_MAX);
-        family.set_level_zero_slowdown_writes_trigger(2 * FILES_MAX);
-        family.set_level_zero_stop_writes_trigger(3 * FILES_MAX);
-        ColumnFamilyDescriptor::new(name, family)
-    });
-    std::fs::create_dir_all(dir)?;
-    DB::open_cf_descriptors(&options, dir, families).map_err(io::Error::other)
-}
-
-fn log_cf(db: &DB) -> &rocksdb::ColumnFamily {
-    db.cf_handle(CF_LOG).expect("opened with this column family")
-}
-
-fn meta_cf(db: &DB) -> &rocksdb::ColumnFamily {
-    db.cf_handle(CF_META).expect("opened with this column family")
-}
-
-fn read_meta<T: serde::de::DeserializeOwned>(db: &DB, key: &[u8]) -> io::Result<Option<T>> {
-    let value = db.get_pinned_cf(meta_cf(db), key).map_err(io::Error::other)?;
-    value.map(|bytes| codec::decode(&bytes)).transpose()
-}
-
 impl Default for LogStats {
     fn default() -> Self {
         Self { fsyncs: Histogram::new(DISK_FIRST), bytes: AtomicU64::new(0) }
@@ -356,7 +305,7 @@ mod tests {
         entries.iter().map(place).collect()
     }
 
-    /// Opens again once the writer thread has let go of the database.
+    /// Opens again once the writer thread has let go of the files.
     fn reopen(dir: &Path) -> LogStore {
         loop {
             match LogStore::open(dir, true, MemoryLimit::default(), Host::Machine) {

@@ -4,69 +4,49 @@
 use std::io;
 use std::path::Path;
 
-use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use openraft::vote::RaftLeaderId;
-use rocksdb::{DB, IteratorMode, WriteBatch, WriteOptions};
 
-use super::super::convert::{entry_from_bytes, entry_to_bytes};
 use super::super::types::{Entry, LogId, Membership, TypeConfig, Vote};
-use super::{
-    CF_LOG, CF_META, KEY_COMMITTED, KEY_PURGED, KEY_VOTE, codec, log_cf, meta_cf, open_db,
-    read_meta,
-};
+use super::frame::Frame;
+use super::segments::{Contents, Segments, Writing, inspect};
+use super::{import, last, read};
 
 type Leader = openraft::alias::LeaderIdOf<TypeConfig>;
+
+const WRITING: Writing = Writing { sync: true, allocate: true };
 
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(Leader::new(term, 0).to_committed(), index)
 }
 
-fn write(db: &DB, batch: WriteBatch) -> io::Result<()> {
-    let mut options = WriteOptions::default();
-    options.set_sync(true);
-    db.write_opt(batch, &options).map_err(io::Error::other)
-}
-
 /// A log that begins after `start`: everything up to there is in the state. A member that joins
 /// later cannot be served from it, and gets the state.
 pub(crate) fn begin(dir: &Path, start: LogId, first_member: u64) -> io::Result<()> {
-    let db = open_db(dir, super::WRITE_BUFFER_BYTES)?;
+    let (mut segments, Contents { meta, .. }) = Segments::open(dir, WRITING)?;
     let term = start.committed_leader_id().term;
-    let vote = Vote { leader_id: Leader::new(term, first_member), committed: false };
-    let mut batch = WriteBatch::default();
-    batch.put_cf(meta_cf(&db), KEY_VOTE, codec::encode(&vote)?);
-    batch.put_cf(meta_cf(&db), KEY_PURGED, codec::encode(&start)?);
-    batch.put_cf(meta_cf(&db), KEY_COMMITTED, codec::encode(&start)?);
-    write(&db, batch)
+    let mut frame = Frame::new();
+    frame.vote(&Vote { leader_id: Leader::new(term, first_member), committed: false })?;
+    frame.purged(&start)?;
+    frame.committed(&start)?;
+    segments.write(&mut frame, &meta).map(drop)
 }
 
 /// Appends `membership` to a log, as if a leader had: it counts from the next start on. Everything
 /// in the log before it stays, since any of it may have been acknowledged. `false`: the log is empty.
 pub(crate) fn append_membership(dir: &Path, membership: &Membership) -> io::Result<bool> {
-    let db = open_db(dir, super::WRITE_BUFFER_BYTES)?;
-    let vote: Option<Vote> = read_meta(&db, KEY_VOTE)?;
-    let purged: Option<LogId> = read_meta(&db, KEY_PURGED)?;
-    let Some(last) = last(&db)?.max(purged) else { return Ok(false) };
-    let voted = vote.map_or(0, |vote| vote.leader_id.term);
+    import::import(dir)?;
+    let (mut segments, Contents { meta, places }) = Segments::open(dir, WRITING)?;
+    let Some(last) = last(&places)?.max(meta.purged) else { return Ok(false) };
+    let voted = meta.vote.as_ref().map_or(0, |vote| vote.leader_id.term);
     let term = voted.max(last.committed_leader_id().term);
     let payload = EntryPayload::Membership(membership.clone());
     let entry = Entry::new(log_id(term, last.index() + 1), payload);
-    let mut batch = WriteBatch::default();
-    batch.put_cf(log_cf(&db), entry.index().to_be_bytes(), entry_to_bytes(&entry));
-    write(&db, batch)?;
+    let mut frame = Frame::new();
+    frame.entry(&entry)?;
+    segments.write(&mut frame, &meta)?;
     Ok(true)
-}
-
-fn last(db: &DB) -> io::Result<Option<LogId>> {
-    match db.iterator_cf(log_cf(db), IteratorMode::End).next() {
-        None => Ok(None),
-        Some(item) => {
-            let (_, value) = item.map_err(io::Error::other)?;
-            Ok(Some(entry_from_bytes(Bytes::from(value))?.log_id()))
-        }
-    }
 }
 
 /// Tells the entries between two indexes, both included, until `tell` says `false`.
@@ -76,15 +56,13 @@ pub(crate) fn entries(
     to: u64,
     mut tell: impl FnMut(Entry) -> bool,
 ) -> io::Result<()> {
-    let options = rocksdb::Options::default();
-    let db = DB::open_cf_for_read_only(&options, dir, [CF_LOG, CF_META], false)
-        .map_err(io::Error::other)?;
-    let start = from.to_be_bytes();
-    let mode = IteratorMode::From(&start, rocksdb::Direction::Forward);
-    for item in db.iterator_cf(log_cf(&db), mode) {
-        let (_, value) = item.map_err(io::Error::other)?;
-        let entry = entry_from_bytes(Bytes::from(value))?;
-        if entry.index() > to || !tell(entry) {
+    if import::is_earlier(dir) {
+        let what = "the log was written by an earlier version: start the member once";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    let Contents { places, .. } = inspect(dir)?;
+    for place in places.range(from, to.saturating_add(1)) {
+        if !tell(read(place)?) {
             break;
         }
     }

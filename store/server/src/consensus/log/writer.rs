@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use openraft::entry::RaftEntry;
 use openraft::storage::IOFlushed;
-use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::convert::entry_to_bytes;
 use super::super::types::{Entry, LogId, TypeConfig, Vote};
-use super::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, Shared, codec, log_cf, meta_cf};
+use super::Shared;
+use super::frame::{Frame, Span};
+use super::places::Place;
+use super::segments::{Meta, Segments};
 use crate::host::{Host, own};
 #[cfg(feature = "simulation")]
 use crate::simulation::{Broken, is_broken};
@@ -35,23 +36,33 @@ enum Waiter {
     Done(Done),
 }
 
+/// What a write changes, once it is on disk.
+enum Change {
+    Entry { index: u64, span: Span },
+    Vote(Vote),
+    Committed(LogId),
+    Truncate(u64),
+    Purge(LogId),
+}
+
 pub(super) fn spawn(
     shared: Arc<Shared>,
+    segments: Segments,
+    meta: Meta,
     requests: mpsc::Receiver<Request>,
     host: Host,
 ) -> io::Result<()> {
-    let mut writer = Writer { shared, requests, host, next: None, committed: None };
+    let mut writer = Writer { shared, segments, meta, requests, host };
     own("raft-log", async move { writer.run().await })
 }
 
 struct Writer {
     shared: Arc<Shared>,
+    segments: Segments,
+    /// What is on disk.
+    meta: Meta,
     requests: mpsc::Receiver<Request>,
     host: Host,
-    /// The index after the last entry of the batch at hand, if it has entries.
-    next: Option<u64>,
-    /// The commit index that is on disk.
-    committed: Option<LogId>,
 }
 
 impl Writer {
@@ -64,7 +75,7 @@ impl Writer {
                 self.tell(std::mem::take(&mut waiters), &Ok(()));
             }
             let result = match gathered {
-                Ok(batch) => self.write(batch).await,
+                Ok((frame, changes)) => self.write(frame, changes).await,
                 Err(error) => Err(error),
             };
             self.tell(waiters, &result);
@@ -78,72 +89,77 @@ impl Writer {
         self.write_committed();
     }
 
-    fn gather(&mut self, first: Request, waiters: &mut Vec<Waiter>) -> io::Result<WriteBatch> {
-        let mut batch = WriteBatch::default();
-        self.next = None;
+    fn gather(
+        &mut self,
+        first: Request,
+        waiters: &mut Vec<Waiter>,
+    ) -> io::Result<(Frame, Vec<Change>)> {
+        let (mut frame, mut changes) = (Frame::new(), Vec::new());
         let mut request = Some(first);
         while let Some(one) = request {
-            self.add(one, &mut batch, waiters)?;
-            if batch.size_in_bytes() >= WRITE_BYTES_MAX {
+            add(one, &mut frame, &mut changes, waiters)?;
+            if frame.len() >= WRITE_BYTES_MAX {
                 break;
             }
             request = self.requests.try_recv().ok();
         }
         let committed = *self.shared.committed.lock();
-        if committed != self.committed
+        if committed != self.meta.committed
             && let Some(id) = committed
         {
-            batch.put_cf(meta_cf(&self.shared.db), KEY_COMMITTED, codec::encode(&id)?);
+            frame.committed(&id)?;
+            changes.push(Change::Committed(id));
         }
-        self.committed = committed;
-        Ok(batch)
+        Ok((frame, changes))
     }
 
-    fn add(
-        &mut self,
-        request: Request,
-        batch: &mut WriteBatch,
-        waiters: &mut Vec<Waiter>,
-    ) -> io::Result<()> {
-        let db = &self.shared.db;
-        match request {
-            Request::Append { entries, callback } => {
-                waiters.push(Waiter::Flushed(callback));
-                for entry in &entries {
-                    batch.put_cf(log_cf(db), entry.index().to_be_bytes(), entry_to_bytes(entry));
-                    self.next = Some(entry.index() + 1);
-                }
-            }
-            Request::Vote { vote, done } => {
-                waiters.push(Waiter::Done(done));
-                batch.put_cf(meta_cf(db), KEY_VOTE, codec::encode(&vote)?);
-            }
-            Request::Truncate { from, done } => {
-                waiters.push(Waiter::Done(done));
-                let (from_key, end) = (from.to_be_bytes(), u64::MAX.to_be_bytes());
-                batch.delete_range_cf(log_cf(db), from_key, end);
-                self.next = self.next.map(|next| next.min(from));
-            }
-            Request::Purge { upto, done } => {
-                waiters.push(Waiter::Done(done));
-                batch.put_cf(meta_cf(db), KEY_PURGED, codec::encode(&upto)?);
-                let end = (upto.index() + 1).to_be_bytes();
-                batch.delete_range_cf(log_cf(db), 0_u64.to_be_bytes(), end);
-            }
+    async fn write(&mut self, mut frame: Frame, changes: Vec<Change>) -> io::Result<()> {
+        if frame.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    async fn write(&self, batch: WriteBatch) -> io::Result<()> {
-        let mut options = WriteOptions::default();
-        options.set_sync(self.shared.sync);
-        let bytes = batch.size_in_bytes();
+        let bytes = frame.len();
         let started = Instant::now();
-        let write = || self.shared.db.write_opt(batch, &options).map_err(io::Error::other);
+        let mut written = None;
+        let write = || {
+            written = Some(self.segments.write(&mut frame, &self.meta)?);
+            Ok(())
+        };
         self.host.sync(write).await?;
         self.shared.stats.record(started.elapsed(), bytes);
-        if let Some(next) = self.next {
+        let Some((segment, offset)) = written else { return Ok(()) };
+        let mut next = None;
+        let mut purged = false;
+        {
+            let mut places = self.shared.places.lock();
+            for change in changes {
+                match change {
+                    Change::Entry { index, span } => {
+                        let offset = offset + span.start as u64;
+                        let length = u32::try_from(span.length).map_err(io::Error::other)?;
+                        let place = Place { segment: Arc::clone(&segment), offset, length };
+                        places.push(index, place).map_err(io::Error::other)?;
+                        next = Some(index + 1);
+                    }
+                    Change::Vote(vote) => self.meta.vote = Some(vote),
+                    Change::Committed(id) => self.meta.committed = Some(id),
+                    Change::Truncate(from) => {
+                        places.truncate(from);
+                        next = next.map(|next| next.min(from));
+                    }
+                    Change::Purge(upto) => {
+                        self.meta.purged = self.meta.purged.max(Some(upto));
+                        places.purge(upto.index());
+                        purged = true;
+                    }
+                }
+            }
+        }
+        drop(segment);
+        if let Some(next) = next {
             self.shared.tail.lock().flushed(next);
+        }
+        if purged && let Err(error) = self.segments.remove_unused() {
+            tracing::warn!(%error, "a file of the log was not removed; the next cut tries again");
         }
         Ok(())
     }
@@ -163,14 +179,47 @@ impl Writer {
     }
 
     /// A clean stop leaves the newest commit index, so that the next start replays without a leader.
-    fn write_committed(&self) {
+    fn write_committed(&mut self) {
         let Some(id) = *self.shared.committed.lock() else { return };
-        let written = codec::encode(&id).and_then(|bytes| {
-            let db = &self.shared.db;
-            db.put_cf(meta_cf(db), KEY_COMMITTED, bytes).map_err(io::Error::other)
-        });
+        let mut frame = Frame::new();
+        let written = frame
+            .committed(&id)
+            .and_then(|()| self.segments.write(&mut frame, &self.meta).map(drop));
         if let Err(error) = written {
             tracing::warn!(%error, "the commit index was not saved; the next start waits for a leader");
         }
     }
+}
+
+fn add(
+    request: Request,
+    frame: &mut Frame,
+    changes: &mut Vec<Change>,
+    waiters: &mut Vec<Waiter>,
+) -> io::Result<()> {
+    match request {
+        Request::Append { entries, callback } => {
+            waiters.push(Waiter::Flushed(callback));
+            for entry in &entries {
+                let span = frame.entry(entry)?;
+                changes.push(Change::Entry { index: entry.index(), span });
+            }
+        }
+        Request::Vote { vote, done } => {
+            waiters.push(Waiter::Done(done));
+            frame.vote(&vote)?;
+            changes.push(Change::Vote(vote));
+        }
+        Request::Truncate { from, done } => {
+            waiters.push(Waiter::Done(done));
+            frame.truncate(from)?;
+            changes.push(Change::Truncate(from));
+        }
+        Request::Purge { upto, done } => {
+            waiters.push(Waiter::Done(done));
+            frame.purged(&upto)?;
+            changes.push(Change::Purge(upto));
+        }
+    }
+    Ok(())
 }
