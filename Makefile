@@ -18,8 +18,8 @@ setup: ## Install what a fresh Debian machine lacks; builds RocksDB once
 build: setup demo ## Build the release binary
 	@$(ENV) cargo build --release --workspace --bin pintle
 
-dist: setup demo ## Build the binary for earnest use: half an hour to build, up to a third less processor time
-	@$(ENV) cargo build --profile dist --workspace --bin pintle
+dist: setup demo ## Build the binary for earnest use: an hour to build, up to a third less processor time
+	@scripts/dist
 
 demo: setup ## Build the static binary of the project's own images
 	@$(ENV) cargo rustc --release -p pintle-demo --bin pintle-demo -- -C target-feature=+crt-static

@@ -15,4 +15,4 @@ mod suite;
 mod types;
 
 pub(crate) use codec::{decode, encode};
-pub(crate) use types::{Batch, Membership, Node, Raft, StoredMembership, TypeConfig, Vote};
+pub(crate) use types::{Batch, LogId, Membership, Node, Raft, StoredMembership, TypeConfig, Vote};

@@ -1,8 +1,8 @@
 //! The stream of log entries from a leader to another member, on a connection of its own.
 //!
-//! Each write crosses it four times: the entry, its acknowledgement, the commit index, its
-//! acknowledgement. So it carries messages behind their lengths and nothing else; what HTTP/2 adds
-//! (streams, windows, headers) costs more than they do. It begins as an HTTP/1.1 request that is
+//! Each write crosses it three times: the entry, its acknowledgement, the commit index (which is not
+//! acknowledged: nothing new would be said). So it carries messages behind their lengths and nothing
+//! else; what HTTP/2 adds (streams, windows, headers) costs more than they do. It begins as an HTTP/1.1 request that is
 //! upgraded, on the port and under the certificates of all other peer traffic. A peer that does
 //! not know it is called with gRPC's `append` instead, and so are members of a simulation.
 //!
@@ -27,7 +27,7 @@ use http::{StatusCode, Uri};
 use http_body_util::Empty;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use pintle_proto::raft as pb;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
@@ -37,8 +37,8 @@ use tokio_util::codec::{Decoder, Encoder, FramedRead, FramedWrite};
 use super::connections::MESSAGE_BYTES_MAX;
 use super::dial::{self, Io};
 use super::traffic::PeerTraffic;
-use crate::consensus::TypeConfig;
 use crate::consensus::convert::{append_from_pb, append_result_to_pb};
+use crate::consensus::{LogId, TypeConfig};
 use crate::core::Core;
 use crate::tls;
 
@@ -318,12 +318,29 @@ async fn serve(core: &Arc<Core>, connection: Connection) -> io::Result<()> {
     let (reads, writes) = tokio::io::split(connection);
     let results = core.raft.stream_append(accepted(core, Hearing::new(reads)));
     // When consensus has stopped, the connection says so by ending.
-    let answers = tokio_stream::StreamExt::map_while(results, |result| {
-        result.ok().map(|result| append_result_to_pb(&result))
+    let results = tokio_stream::StreamExt::map_while(results, Result::ok);
+    let mut reported = Reported::default();
+    let answers = results.filter_map(move |result| {
+        let answer = reported.is_news(&result).then(|| append_result_to_pb(&result));
+        std::future::ready(answer)
     });
     let answers = answers.boxed();
     let mut saying = Saying::new(writes, answers, None);
     std::future::poll_fn(|context| saying.poll_say(context)).await
+}
+
+/// How far this member has said that its log matches the leader's, on one stream. A leader counts every
+/// request up to there as answered, so it hears each position once.
+#[derive(Default)]
+struct Reported(Option<Option<LogId>>);
+
+impl Reported {
+    fn is_news(&mut self, result: &StreamAppendResult<TypeConfig>) -> bool {
+        match result {
+            Ok(matching) => self.0.replace(*matching) != Some(*matching),
+            Err(_) => true,
+        }
+    }
 }
 
 /// What consensus may be asked of what a leader says. A broken or foreign message ends it; the
@@ -356,9 +373,11 @@ where
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use openraft::raft::StreamAppendError;
     use tokio::io::DuplexStream;
 
     use super::*;
+    use crate::consensus::convert::log_id_from_pb;
 
     type Messages = futures::stream::BoxStream<'static, pb::LogId>;
 
@@ -398,6 +417,24 @@ mod tests {
                 }
             }
             assert_eq!(seen, messages);
+        }
+    }
+
+    #[test]
+    fn a_position_is_reported_once() {
+        let at = |index| log_id_from_pb(&message(index));
+        let mut reported = Reported::default();
+        for (result, news) in [
+            (Ok(None), true),
+            (Ok(None), false),
+            (Ok(Some(at(3))), true),
+            (Ok(Some(at(3))), false),
+            (Ok(Some(at(4))), true),
+            (Ok(Some(at(3))), true),
+            (Err(StreamAppendError::Conflict(at(9))), true),
+            (Err(StreamAppendError::Conflict(at(9))), true),
+        ] {
+            assert_eq!(reported.is_news(&result), news, "{result:?}");
         }
     }
 

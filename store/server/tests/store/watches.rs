@@ -134,7 +134,8 @@ async fn watchers_of_the_same_are_told_the_same_each_from_where_it_began() {
     assert_eq!(last, everything);
     for (id, from) in began {
         let told = told.remove(&id).unwrap_or_default();
-        let end = if gone.contains(&id) { told.last().map_or(from, |last| last + 1) } else { last + 1 };
+        let end =
+            if gone.contains(&id) { told.last().map_or(from, |last| last + 1) } else { last + 1 };
         assert_eq!(told, (from..end).collect::<Vec<_>>(), "watcher {id}");
     }
 }

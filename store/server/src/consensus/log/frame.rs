@@ -205,11 +205,8 @@ mod tests {
         frame.committed(&log_id(3, 6)).expect("short");
         let bytes = Bytes::copy_from_slice(frame.seal(9).expect("short"));
         let encoded = bytes.slice(span.start..span.start + span.length);
-        let expected = vec![
-            Item::Entry(encoded, span),
-            Item::Vote(vote),
-            Item::Committed(log_id(3, 6)),
-        ];
+        let expected =
+            vec![Item::Entry(encoded, span), Item::Vote(vote), Item::Committed(log_id(3, 6))];
         let found = read(&bytes, 0);
         assert_eq!(found, Found::Frame { number: 9, items: expected, next: bytes.len() });
         assert_eq!(read(&bytes, bytes.len()), Found::Nothing);

@@ -174,7 +174,8 @@ impl Reading {
                     if frame::follows(&file, at, wanted) {
                         return Err(damaged(&segment.path, at, "later writes follow"));
                     }
-                    let unwritten = file.get(at..).unwrap_or_default().iter().all(|byte| *byte == 0);
+                    let unwritten =
+                        file.get(at..).unwrap_or_default().iter().all(|byte| *byte == 0);
                     if !last && !unwritten {
                         return Err(damaged(&segment.path, at, "a later segment follows"));
                     }
@@ -419,7 +420,10 @@ mod tests {
             append(dir.path(), 0..=5, 200);
             // The last frame in part, as if its first page had not been written.
             change(dir.path(), |bytes, end| bytes[end - cut.min(200)] ^= 1);
-            assert_eq!(inspect(dir.path()).map(|found| indexes(&found)).expect("readable"), [0, 1, 2, 3, 4]);
+            assert_eq!(
+                inspect(dir.path()).map(|found| indexes(&found)).expect("readable"),
+                [0, 1, 2, 3, 4]
+            );
             append(dir.path(), 5..=5, 10);
             assert_eq!(opened(dir.path()).expect("opens"), [0, 1, 2, 3, 4, 5]);
         }
@@ -430,7 +434,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         append(dir.path(), 0..=5, 200);
         change(dir.path(), |bytes, end| bytes[end / 2] ^= 1);
-        for error in [opened(dir.path()).expect_err("damaged"), inspect(dir.path()).expect_err("damaged")] {
+        for error in
+            [opened(dir.path()).expect_err("damaged"), inspect(dir.path()).expect_err("damaged")]
+        {
             assert!(error.to_string().contains("the raft log is damaged"), "{error}");
             assert!(error.to_string().contains("later writes follow"), "{error}");
         }

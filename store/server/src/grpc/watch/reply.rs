@@ -78,8 +78,7 @@ impl Reply {
                 frame(out, |out| response.encode(out).expect("the buffer grows"))
             }
             Self::Events { header, ids, events } => {
-                let header =
-                    WatchResponse { header: Some(header.clone()), ..Default::default() };
+                let header = WatchResponse { header: Some(header.clone()), ..Default::default() };
                 let header = header.encode_to_vec();
                 for id in ids {
                     frame(out, |out| {
