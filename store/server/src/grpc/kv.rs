@@ -62,17 +62,38 @@ impl Direct for Busiest {
         direct && Method::of(request).is_some()
     }
 
+    /// Each method has a future of its own, as small as it can be: they are moved often.
     fn call(&self, request: http::Request<Incoming>) -> Answering {
+        match Method::of(&request) {
+            Some(method @ Method::Range) => self.measure(method, request, Service::answer_range),
+            Some(method @ Method::Put) => self.measure(method, request, Service::answer_put),
+            Some(method @ Method::Txn) => self.measure(method, request, Service::answer_txn),
+            None => Box::pin(std::future::ready(Ok(
+                Status::unimplemented("unknown method").into_http()
+            ))),
+        }
+    }
+}
+
+type Answer = Result<http::Response<Body>, Status>;
+
+impl Busiest {
+    fn measure<F>(
+        &self,
+        method: Method,
+        request: http::Request<Incoming>,
+        answer: impl FnOnce(Service, http::Request<Incoming>, usize) -> F + Send + 'static,
+    ) -> Answering
+    where
+        F: Future<Output = Answer> + Send,
+    {
         let (service, bytes_max, slow) = (self.service.clone(), self.bytes_max, self.slow);
         Box::pin(async move {
-            let Some(method) = Method::of(&request) else {
-                return Ok(Status::unimplemented("unknown method").into_http());
-            };
             let started = Instant::now();
             let core = Arc::clone(service.0.core());
             let mut call = measure::Direct::start(&core, method.path());
             let answer = match measure::check_leader(&core, request.headers()) {
-                Ok(()) => service.answer(method, request, bytes_max).await,
+                Ok(()) => answer(service, request, bytes_max).await,
                 Err(refusal) => Err(refusal),
             };
             call.end(&answer);
@@ -85,17 +106,20 @@ impl Direct for Busiest {
 }
 
 impl Service {
-    async fn answer(
-        &self,
-        method: Method,
-        request: http::Request<Incoming>,
-        bytes_max: usize,
-    ) -> Result<http::Response<Body>, Status> {
-        Ok(match method {
-            Method::Range => self.range_in_pieces(self.read(request, bytes_max).await?).await,
-            Method::Put => unary::respond(self.put(self.read(request, bytes_max).await?).await),
-            Method::Txn => unary::respond(self.txn(self.read(request, bytes_max).await?).await),
-        })
+    async fn answer_range(self, request: http::Request<Incoming>, bytes_max: usize) -> Answer {
+        Ok(self.range_in_pieces(self.read(request, bytes_max).await?).await)
+    }
+
+    async fn answer_put(self, request: http::Request<Incoming>, bytes_max: usize) -> Answer {
+        let request = self.read(request, bytes_max).await?;
+        let answer = self.0.on_behalf(&request).put(request.into_inner()).await;
+        Ok(unary::respond(answer.map(Response::new).map_err(|error| errors::write(&error))))
+    }
+
+    async fn answer_txn(self, request: http::Request<Incoming>, bytes_max: usize) -> Answer {
+        let request = self.read(request, bytes_max).await?;
+        let answer = self.0.on_behalf(&request).txn(request.into_inner()).await;
+        Ok(unary::respond(answer.map(Response::new).map_err(|error| errors::write(&error))))
     }
 
     async fn read<M: prost::Message + Default>(
@@ -113,7 +137,9 @@ impl Service {
     /// A long answer is encoded while it is read, and never copied.
     async fn range_in_pieces(&self, request: Request<pb::RangeRequest>) -> http::Response<Body> {
         if !is_long(request.get_ref()) || !is_pageable(request.get_ref()) {
-            return unary::respond(self.range(request).await);
+            let answer = self.0.on_behalf(&request).range(request.into_inner()).await;
+            let answer = answer.map(Response::new).map_err(|error| errors::read(&error));
+            return unary::respond(answer);
         }
         match self.0.on_behalf(&request).range_encoded(request.into_inner()).await {
             Ok(pieces) => unary::pieces(pieces),

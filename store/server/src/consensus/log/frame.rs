@@ -145,11 +145,14 @@ fn whole(file: &[u8], at: usize) -> Option<(u64, usize)> {
     (crc32fast::hash(checked) == checksum).then_some((number, end))
 }
 
-/// Whether a frame of a number somewhat above `number` begins anywhere behind `at`.
-pub(super) fn follows(file: &[u8], at: usize, number: u64) -> bool {
+/// Whether a frame begins anywhere behind `at` that comes after `number`, where that is known.
+pub(super) fn follows(file: &[u8], at: usize, number: Option<u64>) -> bool {
     /// More do not fit into a file.
     const AHEAD_MAX: u64 = 1 << 24;
-    let later = number + 1..=number.saturating_add(AHEAD_MAX);
+    let later = match number {
+        Some(number) => number + 1..=number.saturating_add(AHEAD_MAX),
+        None => 1..=u64::MAX,
+    };
     // The number alone rules out nearly every place, so checksums are seldom made.
     let is_later = |at: usize| {
         let found = file.get(at + 8..at + HEADER).map(|mut bytes| bytes.get_u64_le());
@@ -233,8 +236,9 @@ mod tests {
         let (mut broken, later) = (sealed(4, 7), sealed(5, 8));
         broken[20] ^= 1;
         let file = [broken.as_slice(), &later].concat();
-        assert!(follows(&file, 0, 4));
-        assert!(!follows(&file, 0, 5), "the broken one itself may be torn");
-        assert!(!follows(&broken, 0, 4));
+        assert!(follows(&file, 0, Some(4)));
+        assert!(!follows(&file, 0, Some(5)), "the broken one itself may be torn");
+        assert!(!follows(&broken, 0, Some(4)));
+        assert!(follows(&file, 0, None) && !follows(&broken, 0, None));
     }
 }

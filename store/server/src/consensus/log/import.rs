@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use rocksdb::{DB, IteratorMode, Options};
@@ -10,7 +10,7 @@ use rocksdb::{DB, IteratorMode, Options};
 use super::super::convert::entry_from_bytes;
 use super::codec;
 use super::frame::Frame;
-use super::segments::{Meta, Segments, Writing, sync_dir};
+use super::segments::{Meta, Segments, Writing, is_segment, sync_dir};
 
 /// A file that every RocksDB has.
 const MARK: &str = "CURRENT";
@@ -19,25 +19,39 @@ const META: &str = "meta";
 /// One write of the new log.
 const FRAME_BYTES: usize = 4 << 20;
 
+/// Where the new log is made, inside the old one's folder: that may be a disk of its own.
+const COPYING: &str = "copying";
+/// Its name once it is complete.
+const COPIED: &str = "copied";
+
 /// Takes over what is under `dir`, if that is a log of earlier versions. It stays as it is until all of
 /// it was written anew; a start that was cut off begins again, or goes on.
 pub(super) fn import(dir: &Path) -> io::Result<()> {
-    let (new, old) = (beside(dir, ".new"), beside(dir, ".old"));
-    if is_earlier(dir) {
+    let (copying, copied) = (dir.join(COPYING), dir.join(COPIED));
+    if is_earlier(dir) && !copied.exists() {
         tracing::info!(dir = %dir.display(), "taking over the log of an earlier version");
-        if new.exists() {
-            fs::remove_dir_all(&new)?;
+        if copying.exists() {
+            fs::remove_dir_all(&copying)?;
         }
-        copy(dir, &new)?;
-        fs::rename(dir, &old)?;
+        copy(dir, &copying)?;
+        fs::rename(&copying, &copied)?;
+        sync_dir(dir)?;
     }
-    if old.exists() {
-        // The new one was complete before the old one made room.
-        if new.exists() {
-            fs::rename(&new, dir)?;
+    if copied.exists() {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_file() && !is_segment(&path) {
+                fs::remove_file(path)?;
+            }
         }
-        dir.parent().map_or(Ok(()), sync_dir)?;
-        fs::remove_dir_all(&old)?;
+        for entry in fs::read_dir(&copied)? {
+            let path = entry?.path();
+            if let Some(name) = path.file_name().filter(|_| is_segment(&path)) {
+                fs::rename(&path, dir.join(name))?;
+            }
+        }
+        sync_dir(dir)?;
+        fs::remove_dir_all(&copied)?;
     }
     Ok(())
 }
@@ -47,15 +61,9 @@ pub(super) fn is_earlier(dir: &Path) -> bool {
     dir.join(MARK).exists()
 }
 
-fn beside(dir: &Path, suffix: &str) -> PathBuf {
-    let mut name = dir.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let db = DB::open_cf_for_read_only(&Options::default(), from, [ENTRIES, META], false);
-    let db = db.map_err(io::Error::other)?;
+    // Not read-only: a member of the earlier version that still runs holds its lock.
+    let db = DB::open_cf(&Options::default(), from, [ENTRIES, META]).map_err(io::Error::other)?;
     let family = |name: &str| db.cf_handle(name).expect("opened by this name");
     let value = |key: &str| db.get_cf(family(META), key).map_err(io::Error::other);
     let read = |key: &str| value(key).map(|value| value.unwrap_or_default());
@@ -131,7 +139,9 @@ mod tests {
         assert_eq!(last(&contents.places).expect("readable"), Some(log_id(2, 9)));
         let all = contents.places.range(0, u64::MAX).map(|place| read(place).expect("readable"));
         assert_eq!(all.map(|entry| entry.index()).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
-        assert!(!beside(dir, ".old").exists() && !beside(dir, ".new").exists());
+        let rest =
+            fs::read_dir(dir).expect("readable").map(|entry| entry.expect("readable").path());
+        assert!(rest.into_iter().all(|path| is_segment(&path)), "nothing else is left");
     }
 
     #[test]
@@ -149,19 +159,22 @@ mod tests {
     fn taking_over_survives_a_crash_anywhere() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let dir = folder.path().join("log");
-        let (new, old) = (beside(&dir, ".new"), beside(&dir, ".old"));
         earlier(&dir);
         // In the middle of the copy,
-        fs::create_dir_all(new.join("rest")).expect("made");
+        fs::create_dir_all(dir.join(COPYING).join("rest")).expect("made");
         import(&dir).expect("taken over");
         check(&dir);
-        // between the two renames,
-        fs::rename(&dir, &new).expect("renamed");
-        earlier(&old);
-        import(&dir).expect("taken over");
-        check(&dir);
-        // and before the old one was removed.
-        earlier(&old);
+        // when it was complete and half of the old one was gone,
+        let dir = folder.path().join("other");
+        earlier(&dir);
+        copy(&dir, &dir.join(COPIED)).expect("copied");
+        fs::remove_file(dir.join(MARK)).expect("removed");
+        // and when some of the new one had its place.
+        let mut segments = fs::read_dir(dir.join(COPIED)).expect("readable");
+        let first = segments
+            .find_map(|entry| entry.ok().map(|entry| entry.path()).filter(|path| is_segment(path)));
+        let first = first.expect("one at least");
+        fs::rename(&first, dir.join(first.file_name().expect("a name"))).expect("renamed");
         import(&dir).expect("taken over");
         check(&dir);
     }

@@ -103,14 +103,21 @@ fn damaged(path: &Path, offset: usize, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
+/// Whether a file is a segment, by its name.
+pub(super) fn is_segment(path: &Path) -> bool {
+    number(path).is_some()
+}
+
+fn number(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_suffix(SUFFIX)?.parse().ok()
+}
+
 /// The segments of a log, in order.
 fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let number = name.and_then(|name| name.strip_suffix(SUFFIX)?.parse().ok());
-        found.extend(number.map(|number| (number, path.clone())));
+        found.extend(number(&path).map(|number| (number, path)));
     }
     found.sort_unstable();
     Ok(found)
@@ -170,7 +177,6 @@ impl Reading {
                     return Err(damaged(&segment.path, at, &what));
                 }
                 Found::Nothing | Found::Broken => {
-                    let wanted = wanted.unwrap_or_default();
                     if frame::follows(&file, at, wanted) {
                         return Err(damaged(&segment.path, at, "later writes follow"));
                     }
@@ -440,6 +446,15 @@ mod tests {
             assert!(error.to_string().contains("the raft log is damaged"), "{error}");
             assert!(error.to_string().contains("later writes follow"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_damaged_beginning_is_no_unused_file() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        append(dir.path(), 0..=5, 200);
+        change(dir.path(), |bytes, _| bytes[20] ^= 1);
+        let error = opened(dir.path()).expect_err("damaged").to_string();
+        assert!(error.contains("later writes follow"), "{error}");
     }
 
     #[test]
