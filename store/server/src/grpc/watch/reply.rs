@@ -60,7 +60,7 @@ impl Reply {
                 let events = events.iter().map(Events::events);
                 let events: Vec<Event> = events.flat_map(|events| events.to_vec()).collect();
                 let response = |watch_id| WatchResponse {
-                    header: Some(header.clone()),
+                    header: Some(header),
                     watch_id,
                     events: events.clone(),
                     ..Default::default()
@@ -78,7 +78,7 @@ impl Reply {
                 frame(out, |out| response.encode(out).expect("the buffer grows"))
             }
             Self::Events { header, ids, events } => {
-                let header = WatchResponse { header: Some(header.clone()), ..Default::default() };
+                let header = WatchResponse { header: Some(*header), ..Default::default() };
                 let header = header.encode_to_vec();
                 for id in ids {
                     frame(out, |out| {
