@@ -194,7 +194,7 @@ mod tests {
             raft_term: u64::MAX,
         };
         for ids in [vec![0], vec![-7, 0, i64::MAX]] {
-            let reply = Reply::events(header.clone(), ids.clone(), events().into());
+            let reply = Reply::events(header, ids.clone(), events().into());
             let sent = sent(&reply);
             let told: Vec<i64> = sent.iter().map(|response| response.watch_id).collect();
             assert_eq!(told, ids);
