@@ -18,7 +18,7 @@ setup: ## Install what a fresh Debian machine lacks; builds RocksDB once
 build: setup demo ## Build the release binary
 	@$(ENV) cargo build --release --workspace --bin pintle
 
-dist: setup demo ## Build the binary for earnest use: an hour to build, up to a third less processor time
+dist: setup demo ## Build the binary for earnest use: 35 minutes to build, up to a third less processor time
 	@scripts/dist
 
 demo: setup ## Build the static binary of the project's own images

@@ -142,6 +142,8 @@ where
     builder
         .http2()
         .timer(TokioTimer::new())
+        // As in etcd: gRPC has no use for it, and every answer would carry it.
+        .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(limits.concurrent_streams_max)

@@ -262,7 +262,7 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     };
     let run = |task| background.spawn(task);
     run(Box::pin(proposer::run(context, proposals)) as BoxedTask);
-    let context = read_index::Context { raft, peers, leadership, timeout };
+    let context = read_index::Context { raft, peers, leadership };
     run(Box::pin(read_index::run(context, reads)));
     run(Box::pin(driver.run()));
     run(Box::pin(Arc::clone(&core.hub).run()));

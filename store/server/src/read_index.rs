@@ -28,7 +28,12 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// One question to the leader; then it is asked again, perhaps of another.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Reply = oneshot::Sender<Result<u64, ReadError>>;
+/// A read that waits, and until when.
+#[derive(Debug)]
+struct Waiting {
+    reply: oneshot::Sender<Result<u64, ReadError>>,
+    deadline: Instant,
+}
 
 fn unavailable(message: &str) -> ReadError {
     ReadError::Unavailable(message.to_owned())
@@ -37,13 +42,13 @@ fn unavailable(message: &str) -> ReadError {
 /// Where reads ask.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadIndex {
-    queue: mpsc::Sender<Reply>,
+    queue: mpsc::Sender<Waiting>,
     applied: watch::Receiver<u64>,
     timeout: Duration,
 }
 
 /// The receiving end, until the task takes it.
-pub(crate) struct Queue(mpsc::Receiver<Reply>);
+pub(crate) struct Queue(mpsc::Receiver<Waiting>);
 
 impl ReadIndex {
     pub(crate) fn new(applied: watch::Receiver<u64>, timeout: Duration) -> (Self, Queue) {
@@ -54,15 +59,13 @@ impl ReadIndex {
     /// The log index up to which a read that starts now must have seen everything.
     pub(crate) async fn index(&self) -> Result<u64, ReadError> {
         let (reply, index) = oneshot::channel();
-        self.queue.try_send(reply).map_err(|error| match error {
+        // The task keeps the time for all: a timer for each read costs more than its share of the rest.
+        let deadline = Instant::now() + self.timeout;
+        self.queue.try_send(Waiting { reply, deadline }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => unavailable(errors::TOO_MANY_REQUESTS),
             mpsc::error::TrySendError::Closed(_) => unavailable(errors::STOPPED),
         })?;
-        match tokio::time::timeout(self.timeout, index).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(unavailable(errors::STOPPED)),
-            Err(_) => Err(unavailable(errors::TIMEOUT)),
-        }
+        index.await.unwrap_or_else(|_| Err(unavailable(errors::STOPPED)))
     }
 
     /// Resolves when this member has applied everything that a read started before the call must see.
@@ -90,7 +93,6 @@ pub(crate) struct Context {
     pub(crate) raft: Raft,
     pub(crate) peers: Arc<Peers>,
     pub(crate) leadership: Leadership,
-    pub(crate) timeout: Duration,
 }
 
 /// Runs until every [`ReadIndex`] is gone.
@@ -98,22 +100,33 @@ pub(crate) async fn run(mut context: Context, queue: Queue) {
     let mut queue = queue.0;
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, QUEUE).await > 0 {
-        let answer = context.ask().await;
-        for reply in waiting.drain(..) {
-            // The reader may have given up.
-            drop(reply.send(answer.clone()));
+        while let Some(first) = waiting.first() {
+            let answer = context.ask(first.deadline).await;
+            let due = match &answer {
+                Ok(_) => waiting.len(),
+                Err(_) if context.leadership.failure().is_some() => waiting.len(),
+                Err(_) => {
+                    let now = Instant::now();
+                    waiting.iter().take_while(|one| one.deadline <= now).count().max(1)
+                }
+            };
+            for one in waiting.drain(..due) {
+                // The reader may have given up.
+                drop(one.reply.send(answer.clone()));
+            }
         }
     }
 }
 
 impl Context {
-    async fn ask(&mut self) -> Result<u64, ReadError> {
-        let deadline = Instant::now() + self.timeout;
+    /// An error comes at the deadline, or when consensus has failed.
+    async fn ask(&mut self, deadline: Instant) -> Result<u64, ReadError> {
         loop {
             let reason = match self.leadership.leader() {
-                Leader::This => match self.confirm().await {
-                    Ok(index) => return Ok(index),
-                    Err(reason) => reason,
+                Leader::This => match tokio::time::timeout_at(deadline, self.confirm()).await {
+                    Ok(Ok(index)) => return Ok(index),
+                    Ok(Err(reason)) => reason,
+                    Err(_) => errors::TIMEOUT,
                 },
                 Leader::Other(id, node) => {
                     let asked = async {
@@ -126,6 +139,7 @@ impl Context {
                         answer = asked => answer,
                         () = self.leadership.clone().lost(id) => None,
                         () = tokio::time::sleep(ASK_TIMEOUT) => None,
+                        () = tokio::time::sleep_until(deadline) => None,
                     };
                     match answer {
                         Some(index) => return Ok(index),
