@@ -12,7 +12,7 @@ use pintle_store::{Config, Member};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const MEMBERS: usize = 3;
-/// In this order; a name stands for all workloads that begin with it.
+/// They run in the order of the catalogue.
 const WORKLOADS: [&str; 10] = [
     "put-1",
     "put-100",
@@ -83,13 +83,14 @@ fn main() -> anyhow::Result<()> {
             eprintln!("{}", workload.name);
         }
     })?;
+    runtime.block_on(futures::future::join_all(members.into_iter().map(Member::shutdown)));
+    // A load that was not run has taught nothing.
     for measured in &results.workloads {
         for sample in measured.rounds.iter().flatten() {
             if let Err(reason) = sample {
-                eprintln!("{}: {reason}", measured.name);
+                anyhow::bail!("{}: {reason}", measured.name);
             }
         }
     }
-    runtime.block_on(futures::future::join_all(members.into_iter().map(Member::shutdown)));
     Ok(())
 }

@@ -110,6 +110,8 @@ impl Service {
         Ok(self.range_in_pieces(self.read(request, bytes_max).await?).await)
     }
 
+    // Not through the trait's methods, whose futures are boxed once more.
+
     async fn answer_put(self, request: http::Request<Incoming>, bytes_max: usize) -> Answer {
         let request = self.read(request, bytes_max).await?;
         let answer = self.0.on_behalf(&request).put(request.into_inner()).await;

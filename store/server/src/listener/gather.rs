@@ -22,7 +22,7 @@ use super::authority::MendAuthority;
 
 /// More is not held back: the client may as well begin to read.
 const HELD_MAX: usize = 64 << 10;
-/// What one turn writes: about 100 µs of copying.
+/// What one turn writes, about.
 const TURN_MAX: usize = 256 << 10;
 /// Memory that an idle connection may keep.
 const IDLE_MAX: usize = 4 << 10;
