@@ -7,10 +7,10 @@ use pintle_proto::raft::command::Kind;
 use pintle_store_api::pb::AlarmType;
 use pintle_store_api::pb::alarm_request::AlarmAction;
 use pintle_store_api::{Rejection, pb};
-use rocksdb::WriteBatch;
 
 use crate::database::Database;
 use crate::keyspace::{Family, alarm};
+use crate::pending::Pending;
 use crate::{Fault, cost};
 
 /// The raised alarms, by kind and member, and what has not been written yet.
@@ -87,15 +87,10 @@ impl Alarms {
         self.raised.range(first..).next().is_some_and(|(raised, _)| *raised == first.0)
     }
 
-    pub(crate) fn write_to(&mut self, database: &Database, batch: &mut WriteBatch) {
-        let family = database.family(Family::Meta);
+    pub(crate) fn write_to(&mut self, pending: &mut Pending) {
         for ((kind, member), raised) in std::mem::take(&mut self.touched) {
-            let key = alarm::key(kind, member);
-            if raised {
-                batch.put_cf(family, key, b"");
-            } else {
-                batch.delete_cf(family, key);
-            }
+            let nothing: &[u8] = b"";
+            pending.row(Family::Meta, &alarm::key(kind, member), raised.then_some(nothing));
         }
     }
 }

@@ -15,14 +15,14 @@ use bytes::Bytes;
 use pintle_proto::raft::{Command, command::Kind};
 use pintle_store_api::mvccpb::{Event, KeyValue, event::EventType};
 use pintle_store_api::{KeyRange, Rejection, Revision, pb};
-use rocksdb::WriteBatch;
 
 use crate::alarms::Alarms;
 use crate::auth::{Auth, Rows};
 use crate::database::Database;
-use crate::keyspace::{Head, Record, history, log::Change};
+use crate::keyspace::{Head, Record, log::Change};
 use crate::outcome::{Outcome, Response, RevisionEvents, header};
-use crate::overlay::{Overlay, Written};
+use crate::overlay::Overlay;
+use crate::pending::Ended;
 use crate::view::{Snapshot, View};
 use crate::{Fault, QueryError, validate};
 
@@ -109,12 +109,9 @@ impl<'a> Batch<'a> {
         (!self.auth_rows.is_empty()).then(|| Arc::clone(&self.auth))
     }
 
-    /// Everything for the database, the new head, the events, and the records that changed.
-    pub(crate) fn finish(self) -> (WriteBatch, Head, Vec<RevisionEvents>, Written) {
-        let mut batch = WriteBatch::with_capacity_bytes(self.overlay.encoded_bytes());
-        self.overlay.write_to(self.database, &mut batch);
-        self.auth_rows.write_to(self.database, &mut batch);
-        (batch, self.head, self.sealed, self.overlay.current)
+    /// What has changed, rows of users and roles, the new head and the events.
+    pub(crate) fn finish(self) -> (Overlay, Rows, Head, Vec<RevisionEvents>) {
+        (self.overlay, self.auth_rows, self.head, self.sealed)
     }
 
     /// The database with everything that the batch has written so far.
@@ -232,8 +229,7 @@ impl<'a> Batch<'a> {
         self.account(&key, previous.as_ref(), next.as_ref());
         self.move_lease(&key, previous.as_ref(), next.as_ref());
         if let Some(previous) = &previous {
-            let ended = history::key(&key, revision).into();
-            self.overlay.history.insert(ended, Some(previous.clone()));
+            self.overlay.end(Ended { key: key.clone(), revision, record: previous.clone() });
         }
         let change = match (&previous, &next) {
             (None, Some(_)) => Change::Create,

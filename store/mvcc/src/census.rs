@@ -12,12 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pintle_store_api::KeyRange;
-use rocksdb::WriteBatch;
 
 use crate::Fault;
 use crate::database::Database;
 use crate::keyspace::{Family, census};
+use crate::pending::Pending;
 use crate::view::View;
+
+/// How many times too large a bucket may become while the database is not settled.
+const OVERSIZE: i64 = 4;
 
 /// The writer's copy of all buckets.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(crate) struct Census {
     /// The first begins before every key.
     buckets: BTreeMap<Bytes, i64>,
     touched: BTreeSet<Bytes>,
+    /// Buckets that will be cut when that costs nothing but the cut.
+    large: BTreeSet<Bytes>,
     /// A bucket with more keys is cut; two neighbours with half of it are joined.
     bucket_keys_max: usize,
 }
@@ -39,7 +44,10 @@ impl Census {
             stored.next();
         }
         stored.status()?;
-        Ok(Self { buckets, touched: BTreeSet::new(), bucket_keys_max: bucket_keys_max.max(2) })
+        let bucket_keys_max = bucket_keys_max.max(2);
+        let large = buckets.iter().filter(|(_, count)| **count > bucket_keys_max as i64);
+        let large = large.map(|(first, _)| first.clone()).collect();
+        Ok(Self { buckets, touched: BTreeSet::new(), large, bucket_keys_max })
     }
 
     /// Counts a key in (1) or out (−1).
@@ -52,12 +60,22 @@ impl Census {
         }
     }
 
-    /// Cuts and joins the buckets that were touched, as they are in `view`.
-    pub(crate) fn balance(&mut self, view: &View<'_>) -> Result<(), Fault> {
-        for first in Vec::from_iter(self.touched.iter().cloned()) {
+    /// Cuts and joins the buckets that were touched, as they are in `view`. To find where to cut, keys are
+    /// read in order, which needs a settled database: where it is not, that waits until one has become much too large.
+    pub(crate) fn balance(&mut self, view: &View<'_>, is_settled: bool) -> Result<(), Fault> {
+        let max = self.bucket_keys_max as i64;
+        let mut touched = Vec::from_iter(self.touched.iter().cloned());
+        let is_too_large = |first| self.buckets.get(first).is_some_and(|count| *count > max * OVERSIZE);
+        let cuts = is_settled || touched.iter().any(is_too_large);
+        if cuts {
+            touched.extend(std::mem::take(&mut self.large));
+        }
+        for first in touched {
             let Some(count) = self.buckets.get(&first).copied() else { continue };
-            if count > self.bucket_keys_max as i64 {
+            if cuts && count > max {
                 self.cut(view, &first, count)?;
+            } else if count > max {
+                self.large.insert(first);
             } else {
                 self.join(&first, count);
             }
@@ -101,13 +119,10 @@ impl Census {
         self.buckets.insert(first, count);
     }
 
-    pub(crate) fn write_to(&mut self, database: &Database, batch: &mut WriteBatch) {
-        let family = database.family(Family::Census);
+    pub(crate) fn write_to(&mut self, pending: &mut Pending) {
         for first in std::mem::take(&mut self.touched) {
-            match self.buckets.get(&first) {
-                Some(count) => batch.put_cf(family, first, census::encode(*count)),
-                None => batch.delete_cf(family, first),
-            }
+            let count = self.buckets.get(&first).map(|count| census::encode(*count));
+            pending.row(Family::Census, &first, count.as_ref().map(<[u8; 8]>::as_slice));
         }
     }
 }
@@ -121,7 +136,7 @@ pub(crate) fn count(view: &View<'_>, range: &KeyRange) -> Result<i64, Fault> {
         return Ok(view.head.keys);
     }
     let ends_before = |key: &[u8]| range.end().is_some_and(|end| end.as_ref() < key);
-    let mut buckets = view.iterate(Family::Census, None);
+    let mut buckets = view.iterate(Family::Census, None)?;
     buckets.seek(range.start());
     let (mut total, mut counted_to) = match buckets.key() {
         Some(first) if !ends_before(first) => {

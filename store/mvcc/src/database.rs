@@ -16,15 +16,17 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, FlushOptions, ReadOptions, ReadTier,
-    WriteBatch, WriteOptions, properties,
+    properties,
 };
 
 pub(crate) use generations::Generations;
 pub(crate) use published::Published;
 
+use crate::keyspace::lease::{self, LeaseRecord};
 use crate::keyspace::{Family, Head, head, log};
-use crate::overlay::Written;
-use crate::recent::Recent;
+use crate::overlay::Overlay;
+use crate::pending::{Asker, Backlog, Pending, Urgency};
+use crate::recent::{Recent, is_large};
 use crate::{CheckpointInfo, Fault, Options};
 use floor_filter::FloorFilterFactory;
 use pintle_store_api::Revision;
@@ -34,6 +36,7 @@ pub(crate) struct Database {
     db: DB,
     published: Published,
     recent: Recent,
+    backlog: Backlog,
     /// The floor that a crash now would come back to: what compaction filters go by.
     flushed_floor: Arc<AtomicI64>,
     /// Declared last: it is dropped when `db` is closed.
@@ -43,6 +46,16 @@ pub(crate) struct Database {
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").field("path", &self.folder.path).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let is_retired = self.folder.retired.load(Ordering::Acquire);
+        if !is_retired && let Err(fault) = self.settle(Asker::Writer) {
+            // The log has it all.
+            tracing::warn!(%fault, "what was applied last could not be written");
+        }
     }
 }
 
@@ -78,9 +91,11 @@ impl Database {
         let db = DB::open_cf_descriptors(&tuning.database(), path, families)?;
         let folder = Folder { path: path.to_owned(), retired: AtomicBool::new(false) };
         let (published, recent) = (Published::default(), Recent::new(options.recent_bytes));
-        let database = Self { db, published, recent, flushed_floor, folder };
+        let backlog = Backlog::new(options.pending_bytes);
+        let database = Self { db, published, recent, backlog, flushed_floor, folder };
         let (head, _) = database.load()?;
-        database.published.publish(&head, || Ok(()), || ())?;
+        database.recent.settled(head.revision);
+        database.published.publish(&head, || Ok(()), |()| ())?;
         database.flushed()?;
         Ok(database)
     }
@@ -93,7 +108,7 @@ impl Database {
         self.db.cf_handle(family.name()).expect("open makes every family and none is dropped")
     }
 
-    /// The newest head and the server's bytes that came with it.
+    /// The newest head in RocksDB and the server's bytes that came with it.
     pub(crate) fn load(&self) -> Result<(Head, Option<Bytes>), Fault> {
         self.load_with(&ReadOptions::default())
     }
@@ -109,18 +124,46 @@ impl Database {
         }
     }
 
-    /// Writes one batch, which holds `head` too, atomically, into memory; `written` is what it changes
-    /// of the newest records.
+    /// Makes one batch's changes known, atomically: in memory, like all writes. They go to RocksDB when
+    /// many have come together ([`Settler`](crate::settler::Settler)), or somebody needs them there.
     pub(crate) fn write(
         &self,
-        batch: WriteBatch,
+        mut overlay: Overlay,
         head: &Head,
-        written: &Written,
+        applied: &[u8],
+        rows: impl FnOnce(&mut Pending),
     ) -> Result<(), Fault> {
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        let write = || Ok(self.db.write_opt(batch, &options)?);
-        self.published.publish(head, write, || self.recent.remember(written))
+        let add = || {
+            self.backlog.add(|pending| {
+                pending.absorb(&mut overlay, *head, applied);
+                rows(pending);
+            })?;
+            // Those are not kept for point reads, which must find them in RocksDB.
+            if overlay.current.values().any(|record| is_large(record.as_ref())) {
+                self.settle(Asker::Writer)?;
+            }
+            Ok(overlay.current)
+        };
+        self.published.publish(head, add, |written| self.recent.remember(&written, head.revision))
+    }
+
+    /// Brings everything to RocksDB that was written before.
+    pub(crate) fn settle(&self, asker: Asker) -> Result<(), Fault> {
+        self.backlog.settle(self, asker)
+    }
+
+    /// Whether it is time to do so.
+    pub(crate) fn urgency(&self) -> Urgency {
+        self.backlog.urgency()
+    }
+
+    /// A lease as it is now, for the one writer.
+    pub(crate) fn lease(&self, id: i64) -> Result<Option<LeaseRecord>, Fault> {
+        if let Some(known) = self.backlog.lease(id) {
+            return Ok(known);
+        }
+        let stored = self.db.get_pinned_cf(self.family(Family::Lease), lease::key(id))?;
+        stored.map(|stored| lease::decode(&stored)).transpose()
     }
 
     /// The newest written head.
@@ -140,6 +183,7 @@ impl Database {
     }
 
     pub(crate) fn flush(&self) -> Result<(), Fault> {
+        self.settle(Asker::Reader)?;
         let families = Family::ALL.map(|family| self.family(family));
         let mut options = FlushOptions::default();
         options.set_wait(true);
@@ -176,7 +220,7 @@ impl Database {
 
     /// Bytes in files and in memory.
     pub(crate) fn size(&self) -> Result<u64, Fault> {
-        let mut size = 0;
+        let mut size = self.backlog.bytes() as u64;
         for family in Family::ALL {
             for property in [properties::LIVE_SST_FILES_SIZE, properties::CUR_SIZE_ALL_MEM_TABLES] {
                 size += self.db.property_int_value_cf(self.family(family), property)?.unwrap_or(0);
@@ -187,6 +231,7 @@ impl Database {
 
     /// Writes a copy into the new folder `dir`.
     pub(crate) fn checkpoint(&self, dir: &Path) -> Result<CheckpointInfo, Fault> {
+        self.settle(Asker::Reader)?;
         Checkpoint::new(&self.db)?.create_checkpoint(dir)?;
         let names = Family::ALL.map(Family::name);
         let copy = DB::open_cf_for_read_only(&rocksdb::Options::default(), dir, names, false)?;

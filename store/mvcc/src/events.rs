@@ -26,7 +26,7 @@ pub(crate) fn catch_up(view: &View<'_>, query: &EventQuery) -> Result<CatchUp, Q
     }
     let last = query.to.0.min(view.revision);
     let mut reading = Reading::new(view, query);
-    let mut entries = view.iterate(Family::Log, Some(log::key(last + 1, 0).to_vec()));
+    let mut entries = view.iterate(Family::Log, Some(log::key(last + 1, 0).to_vec()))?;
     entries.seek(log::key(query.from.0, 0));
     while let Some((key, value)) = entries.item() {
         let revision = log::revision(key).ok_or(Fault::Corrupt { what: "log key" })?;
@@ -66,7 +66,7 @@ pub(crate) fn changes(
     }
     // All keys lie in one piece of memory.
     let (mut keys, mut places) = (Vec::new(), Vec::new());
-    let mut entries = view.iterate(Family::Log, Some(log::key(to.0 + 1, 0).to_vec()));
+    let mut entries = view.iterate(Family::Log, Some(log::key(to.0 + 1, 0).to_vec()))?;
     entries.seek(log::key(from.0, 0));
     while let Some((key, value)) = entries.item() {
         let revision = log::revision(key).ok_or(Fault::Corrupt { what: "log key" })?;
@@ -147,7 +147,7 @@ impl<'a> Reading<'a> {
     fn delete(&mut self, key: Bytes) -> Result<Event, Fault> {
         let mut prev_kv = None;
         if self.wants_previous() {
-            self.seek(&key, self.revision);
+            self.seek(&key, self.revision)?;
             prev_kv = self.take_ended(&key)?;
         }
         let kv = batch::deleted(key, self.revision);
@@ -160,7 +160,7 @@ impl<'a> Reading<'a> {
         let mut prev_kv = None;
         let mut kv = None;
         if change == Change::Update && self.wants_previous() {
-            self.seek(&key, self.revision);
+            self.seek(&key, self.revision)?;
             prev_kv = self.take_ended(&key)?;
             kv = self.made_in_history(&key)?;
         }
@@ -169,7 +169,7 @@ impl<'a> Reading<'a> {
             kv = record.map(|record| record.into_kv(key.clone()));
         }
         if kv.is_none() {
-            self.seek(&key, self.revision + 1);
+            self.seek(&key, self.revision + 1)?;
             kv = self.made_in_history(&key)?;
         }
         if kv.is_none() {
@@ -183,10 +183,13 @@ impl<'a> Reading<'a> {
         self.query.prev_kv && self.revision > self.view.head.floor
     }
 
-    fn seek(&mut self, key: &[u8], ended: i64) {
-        let view = self.view;
-        let history = self.history.get_or_insert_with(|| view.iterate(Family::History, None));
+    fn seek(&mut self, key: &[u8], ended: i64) -> Result<(), Fault> {
+        let history = match &mut self.history {
+            Some(history) => history,
+            none => none.insert(self.view.iterate(Family::History, None)?),
+        };
         history.seek(history::key(key, ended));
+        Ok(())
     }
 
     /// The version that the history stands on, if it is one of `key` and fits.

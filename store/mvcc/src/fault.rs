@@ -29,6 +29,9 @@ pub enum Fault {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// The operating system gave no thread.
+    #[error("no thread to write with: {0}")]
+    Thread(std::io::Error),
 }
 
 /// Why a read has no answer.

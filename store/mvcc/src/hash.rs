@@ -26,8 +26,8 @@ pub(crate) fn hash_kv(
     let revision = if revision <= 0 { view.revision } else { revision };
 
     // Iterators hold on to the files they begin with; filters can only have acted before.
-    let mut current = view.iterate(Family::Current, None);
-    let mut superseded = view.iterate(Family::History, None);
+    let mut current = view.iterate(Family::Current, None)?;
+    let mut superseded = view.iterate(Family::History, None)?;
     if view.database.flushed_floor() > floor {
         return Ok(None);
     }

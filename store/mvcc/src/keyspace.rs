@@ -15,7 +15,7 @@ pub(crate) use head::Head;
 pub(crate) use record::{Record, RecordRef};
 
 /// The column families. The discriminants index [`Family::ALL`]; the names are on disks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
 pub(crate) enum Family {
     Current = 0,

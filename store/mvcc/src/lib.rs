@@ -31,8 +31,8 @@
 //! # Durability
 //!
 //! The state is written without a write-ahead log, and all column families are flushed
-//! together. One [`Mvcc::apply`] is one RocksDB write batch with data, revision, leases, users and the
-//! server's applied metadata, so a crash returns to the state after some earlier apply
+//! together. What many calls of [`Mvcc::apply`] have changed becomes one RocksDB write batch with data, revision,
+//! leases, users and the server's applied metadata, so a crash returns to the state after some earlier apply
 //! ([`Reader::flushed_meta`]), from which the server replays its log. Hence the log may be purged
 //! only below [`Reader::flushed_meta`], and compaction may drop only what was below the
 //! *flushed* compact floor: replay must find what the first run found.
@@ -54,9 +54,11 @@ mod options;
 mod outcome;
 mod overlay;
 mod pages;
+mod pending;
 mod range;
 mod reader;
 mod recent;
+mod settler;
 pub mod validate;
 mod view;
 

@@ -4,20 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rocksdb::WriteBatch;
 
 use crate::alarms::Alarms;
 use crate::auth::Auth;
 use crate::batch::Batch;
 use crate::census::Census;
 use crate::database::{Database, Generations};
-use crate::keyspace::{Family, Head, head};
-use crate::overlay::Written;
+use crate::keyspace::Head;
+use crate::overlay::Overlay;
+use crate::settler::Settler;
 use crate::{Applied, Entry, Fault, Options, Reader};
 
 /// The one writer of a member's state. Not cloneable; readers are ([`Mvcc::reader`]).
 #[derive(Debug)]
 pub struct Mvcc {
+    /// Dropped first: it must not hold the database open.
+    settler: Settler,
     generations: Generations,
     options: Options,
     database: Arc<Database>,
@@ -40,7 +42,19 @@ impl Mvcc {
         let alarms = Alarms::load(&database)?;
         let auth = Arc::new(Auth::load(&database)?);
         let reader = Reader::new(Arc::clone(&database), Arc::clone(&auth));
-        Ok(Self { generations, options, database, head, census, alarms, auth, applied, reader })
+        let settler = Settler::start()?;
+        Ok(Self {
+            settler,
+            generations,
+            options,
+            database,
+            head,
+            census,
+            alarms,
+            auth,
+            applied,
+            reader,
+        })
     }
 
     /// A handle for everybody who only reads; stays valid over [`Mvcc::install`].
@@ -59,6 +73,7 @@ impl Mvcc {
     /// a new `applied` alone. After a fault nothing of the batch is visible, and this
     /// value must not be used again: stop, reopen, replay.
     pub fn apply(&mut self, entries: &[Entry<'_>], applied: Bytes) -> Result<Applied, Fault> {
+        let is_settled = self.settler.look(&self.database)?;
         let mut batch = Batch::new(&self.database, self.head);
         batch.alarms = self.alarms.clone();
         batch.auth = Arc::clone(&self.auth);
@@ -69,14 +84,17 @@ impl Mvcc {
             }
         }
         batch.population().for_each(|(key, change)| self.census.add(key, change));
-        self.census.balance(&batch.view())?;
+        self.census.balance(&batch.view(), is_settled)?;
         let mut alarms = std::mem::take(&mut batch.alarms);
         let auth = batch.changed_auth();
-        let (mut write, head, events, written) = batch.finish();
-        alarms.write_to(&self.database, &mut write);
-        self.census.write_to(&self.database, &mut write);
-        write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
-        self.publish(auth, |this| this.database.write(write, &head, &written))?;
+        let (overlay, auth_rows, head, events) = batch.finish();
+        self.publish(auth, |this| {
+            this.database.write(overlay, &head, &applied, |pending| {
+                auth_rows.write_to(pending);
+                alarms.write_to(pending);
+                this.census.write_to(pending);
+            })
+        })?;
         (self.head, self.alarms) = (head, alarms);
         self.applied = Some(applied);
         Ok(Applied { outcomes, events })
@@ -90,11 +108,9 @@ impl Mvcc {
         if compacted {
             head.floor = head.revision;
         }
-        let mut write = WriteBatch::default();
         self.alarms.clear();
-        self.alarms.write_to(&self.database, &mut write);
-        write.put_cf(self.database.family(Family::Meta), head::KEY, head.encode(&applied));
-        self.database.write(write, &head, &Written::new())?;
+        let alarms = &mut self.alarms;
+        self.database.write(Overlay::default(), &head, &applied, |pending| alarms.write_to(pending))?;
         self.database.flush()?;
         (self.head, self.applied) = (head, Some(applied));
         Ok(())
@@ -126,7 +142,7 @@ impl Mvcc {
     fn publish(
         &mut self,
         auth: Option<Arc<Auth>>,
-        write: impl FnOnce(&Self) -> Result<(), Fault>,
+        write: impl FnOnce(&mut Self) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let Some(auth) = auth else { return write(self) };
         let auth = auth.with_generation(self.auth.generation() + 1);

@@ -10,6 +10,9 @@ pub struct Options {
     pub write_buffer_bytes: usize,
     /// Newest records of keys written lately that the writer keeps at hand.
     pub recent_bytes: usize,
+    /// Changes that wait in memory until they are written to the database together, sorted. More make writes
+    /// cheaper, and the first read of a range after many writes slower.
+    pub pending_bytes: usize,
     /// Threads for flushes and compactions.
     pub background_jobs: u32,
     /// Keys of a range are counted in buckets of at most this many: more make counting slower at
@@ -23,6 +26,7 @@ impl Default for Options {
             block_cache_bytes: 256 << 20,
             write_buffer_bytes: 64 << 20,
             recent_bytes: 64 << 20,
+            pending_bytes: 16 << 20,
             background_jobs: 2,
             count_bucket_keys_max: 1_024,
         }

@@ -1,15 +1,15 @@
-//! What a batch has written and the database does not hold yet, ordered like the database, so
-//! that later commands of the batch read through it.
+//! What a batch has written and nobody else knows yet, ordered like the database, so that later
+//! commands of the batch read through it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use rocksdb::WriteBatch;
 
-use crate::database::Database;
 use crate::keyspace::lease::LeaseRecord;
 use crate::keyspace::log::Change;
-use crate::keyspace::{Family, Record, lease, log};
+use crate::keyspace::{Record, history};
+use crate::pending::Ended;
 
 /// `None` is a key that the batch deleted.
 pub(crate) type Written = BTreeMap<Bytes, Option<Record>>;
@@ -18,69 +18,34 @@ pub(crate) type Written = BTreeMap<Bytes, Option<Record>>;
 pub(crate) struct Overlay {
     /// By user key.
     pub(crate) current: Written,
-    /// By encoded history key; never `None`.
-    pub(crate) history: Written,
+    /// In the order in which they ended.
+    history: Vec<Ended>,
+    /// The same by encoded history key, once somebody has read it; never `None`.
+    history_by_key: OnceCell<Written>,
     pub(crate) log: Vec<(i64, u32, Change, Bytes)>,
     pub(crate) leases: BTreeMap<i64, Option<LeaseRecord>>,
     /// Whether the key is attached to the lease.
     pub(crate) lease_keys: BTreeMap<(i64, Bytes), bool>,
 }
 
-/// What a write batch adds to a key and a value: a tag, a column family, two lengths; and a record's
-/// numbers.
-const PUT_BYTES: usize = 40;
-
 impl Overlay {
-    /// About what [`Overlay::write_to`] adds, so that the batch is made large enough at once.
-    pub(crate) fn encoded_bytes(&self) -> usize {
-        let records = self.current.iter().chain(&self.history).map(|(key, record)| {
-            PUT_BYTES + key.len() + record.as_ref().map_or(0, |record| record.value.len())
-        });
-        let log = self.log.iter().map(|(_, _, _, key)| PUT_BYTES + log::KEY_BYTES + key.len());
-        records.sum::<usize>() + log.sum::<usize>()
+    /// A version has ended.
+    pub(crate) fn end(&mut self, ended: Ended) {
+        self.history_by_key.take();
+        self.history.push(ended);
     }
 
-    /// Adds everything to `batch`.
-    pub(crate) fn write_to(&self, database: &Database, batch: &mut WriteBatch) {
-        let mut buffer = Vec::new();
-        for (family, written) in
-            [(Family::Current, &self.current), (Family::History, &self.history)]
-        {
-            let family = database.family(family);
-            for (key, record) in written {
-                match record {
-                    None => batch.delete_cf(family, key),
-                    Some(record) => {
-                        record.as_ref().encode(&mut buffer);
-                        batch.put_cf(family, key, &buffer);
-                    }
-                }
-            }
-        }
-        let family = database.family(Family::Log);
-        for (revision, sub, change, key) in &self.log {
-            log::encode(*change, key, &mut buffer);
-            batch.put_cf(family, log::key(*revision, *sub), &buffer);
-        }
-        self.write_leases(database, batch);
+    /// Versions that ended, by encoded history key.
+    pub(crate) fn history(&self) -> &Written {
+        let encoded = |ended: &Ended| {
+            (history::key(&ended.key, ended.revision).into(), Some(ended.record.clone()))
+        };
+        self.history_by_key.get_or_init(|| self.history.iter().map(encoded).collect())
     }
 
-    fn write_leases(&self, database: &Database, batch: &mut WriteBatch) {
-        let family = database.family(Family::Lease);
-        for (id, record) in &self.leases {
-            match record {
-                None => batch.delete_cf(family, lease::key(*id)),
-                Some(record) => batch.put_cf(family, lease::key(*id), lease::encode(*record)),
-            }
-        }
-        let family = database.family(Family::LeaseKeys);
-        for ((id, key), attached) in &self.lease_keys {
-            let entry = lease::attachment(*id, key);
-            if *attached {
-                batch.put_cf(family, entry, b"");
-            } else {
-                batch.delete_cf(family, entry);
-            }
-        }
+    /// All versions that ended, in order; leaves none.
+    pub(crate) fn take_history(&mut self) -> std::vec::Drain<'_, Ended> {
+        self.history_by_key.take();
+        self.history.drain(..)
     }
 }

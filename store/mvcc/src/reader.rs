@@ -1,7 +1,7 @@
 //! Reads of the state, concurrent with apply.
 //!
-//! Every read takes one RocksDB snapshot and the head that was written with it, so what it answers
-//! is the state after some whole batch. Reads of old revisions look at the flushed floor once
+//! Every read but that of one key's newest record has everything written to RocksDB that was applied, then
+//! takes a snapshot and the head that was written with it, so what it answers is the state after some whole batch. Reads of old revisions look at the flushed floor once
 //! more when they are done: only what lay above it is certain to have been there throughout.
 
 use std::ops::ControlFlow;
@@ -17,6 +17,7 @@ use crate::auth::{Auth, Authorizer, Caller, LeaseKeys, Permit, Published};
 use crate::batch::Batch;
 use crate::database::Database;
 use crate::keyspace::{Family, Head, head, lease};
+use crate::pending::Asker;
 use crate::view::{Snapshot, View};
 use crate::{Fault, QueryError, events, hash, pages, range, validate};
 
@@ -99,7 +100,7 @@ impl Reader {
 
     /// The compact floor: revisions below it are gone. −1 when nothing was ever compacted, as in etcd.
     pub fn compact_revision(&self) -> Result<Revision, Fault> {
-        Ok(Revision(self.head()?.floor))
+        Ok(Revision(self.database.load().published().floor()))
     }
 
     /// Answers a range request from one consistent state. `header.revision` is filled.
@@ -243,15 +244,14 @@ impl Reader {
 
     /// One lease.
     pub fn lease(&self, id: LeaseId) -> Result<Option<Lease>, Fault> {
-        let database = self.database.load();
-        let family = database.family(Family::Lease);
-        let stored = database.db().get_pinned_cf(family, lease::key(id.0))?;
-        stored.map(|stored| Ok(Lease::new(id.0, lease::decode(&stored)?))).transpose()
+        let known = self.database.load().lease(id.0)?;
+        Ok(known.map(|record| Lease::new(id.0, record)))
     }
 
     /// All leases, by id.
     pub fn leases(&self) -> Result<Vec<Lease>, Fault> {
         let database = self.database.load();
+        database.settle(Asker::Reader)?;
         let mut stored = database.db().raw_iterator_cf(database.family(Family::Lease));
         stored.seek_to_first();
         let mut leases = Vec::new();
@@ -266,6 +266,7 @@ impl Reader {
     /// The keys that go when the lease goes, in key order.
     pub fn lease_keys(&self, id: LeaseId) -> Result<Vec<Bytes>, Fault> {
         let database = self.database.load();
+        database.settle(Asker::Reader)?;
         let snapshot = database.db().snapshot();
         View::at_snapshot(&database, &snapshot, Head::default()).lease_keys(id.0)
     }
@@ -291,7 +292,7 @@ impl Reader {
 
     /// Bytes of living keys and values: what a quota should count. The same on every member.
     pub fn live_bytes(&self) -> Result<u64, Fault> {
-        Ok(self.head()?.bytes.unsigned_abs())
+        Ok(self.published_live_bytes())
     }
 
     /// The same, without a look at the database: for a check before every write.
@@ -301,12 +302,14 @@ impl Reader {
 
     /// The raised alarms, by kind and member.
     pub fn alarms(&self) -> Result<Vec<pb::AlarmMember>, Fault> {
-        Ok(Alarms::load(&self.database.load())?.list())
+        let database = self.database.load();
+        database.settle(Asker::Reader)?;
+        Ok(Alarms::load(&database)?.list())
     }
 
     /// The number of living keys.
     pub fn key_count(&self) -> Result<u64, Fault> {
-        Ok(self.head()?.keys.unsigned_abs())
+        Ok(self.database.load().published().keys().unsigned_abs())
     }
 
     /// Writes what is only in memory to disk. Blocks on I/O; apply goes on meanwhile.
@@ -317,7 +320,12 @@ impl Reader {
     /// Ends flushes and compactions, waiting for those under way: the member is stopping, and the
     /// process may end with readers left over. Reads go on, writes do not.
     pub fn stop_background_work(&self) {
-        self.database.load_full().db().cancel_all_background_work(true);
+        let database = self.database.load_full();
+        // What comes later could not be written, so no reader of ranges may find that it waits.
+        if let Err(fault) = database.settle(Asker::Writer) {
+            tracing::warn!(%fault, "what was applied last could not be written");
+        }
+        database.db().cancel_all_background_work(true);
     }
 
     /// The `applied` bytes that a crash now would come back to; `None` before the first flush.
@@ -350,17 +358,15 @@ impl Reader {
         if let Some((revision, record)) = known.flatten() {
             return Some(Ok(range::of_record(revision, request, record)));
         }
-        published.undisturbed(|head, moment| {
+        let look = |head: Head, moment| {
             let (snapshot, overlay, revision) = (None, None, head.revision);
             let view = View { database, snapshot, overlay, head, revision };
             let record = view.get(&request.key)?;
             recent.found(&request.key, record.as_ref(), || published.is_still(moment));
             Ok(range::of_record(revision, request, record))
-        })
-    }
-
-    fn head(&self) -> Result<Head, Fault> {
-        Ok(self.database.load().load()?.0)
+        };
+        // A snapshot would have everything that waits written first.
+        published.undisturbed(look).or_else(|| published.alone(look))
     }
 
     fn at_snapshot<T>(
@@ -368,6 +374,7 @@ impl Reader {
         read: impl FnOnce(&Database, &Snapshot<'_>, Head) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
         let database = self.database.load();
+        database.settle(Asker::Reader)?;
         let snapshot = database.db().snapshot();
         let stored = snapshot.get_pinned_cf(database.family(Family::Meta), head::KEY)?;
         let head = match &stored {

@@ -11,11 +11,13 @@
 //! ([`Recent::found`]) only while it says that nothing is being written. So what is known here is the
 //! state of the published head, and readers check that it was the same before and after they looked.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
+use hashbrown::hash_table::{Entry, HashTable};
+use hashbrown::DefaultHashBuilder;
 use parking_lot::RwLock;
 
 use crate::keyspace::Record;
@@ -26,14 +28,26 @@ use crate::overlay::Written;
 const ENTRY_BYTES: usize = 192;
 /// Larger values are cheap to find beside what they cost otherwise.
 const VALUE_BYTES_MAX: usize = 16 << 10;
-/// Parts with a lock each, so that readers seldom wait for the writer or for each other.
+/// Parts with a lock each, so that readers seldom wait for the writer or for each other. A power of two.
 const SHARDS: usize = 16;
 
-type Records = HashMap<Bytes, Option<Record>>;
+/// The newest record of a key, or that there is none.
+#[derive(Debug)]
+struct Known {
+    key: Box<[u8]>,
+    hash: u64,
+    record: Option<Record>,
+    /// When it was written, or later; 0 where it was found in RocksDB.
+    written: i64,
+}
+
+type Records = HashTable<Known>;
 
 /// A cache between the database and those who want the newest record of one key.
 pub(crate) struct Recent {
-    hasher: RandomState,
+    /// The revision up to which RocksDB has everything: what was written later is not forgotten.
+    settled: AtomicI64,
+    hasher: DefaultHashBuilder,
     shards: [RwLock<Shard>; SHARDS],
     /// Of one generation of one shard.
     bytes_max: usize,
@@ -55,29 +69,43 @@ impl fmt::Debug for Recent {
 impl Recent {
     /// Holds about `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let (hasher, shards) = Default::default();
-        Self { hasher, shards, bytes_max: bytes_max / 2 / SHARDS }
+        let (settled, hasher, shards) = Default::default();
+        Self { settled, hasher, shards, bytes_max: bytes_max / 2 / SHARDS }
     }
 
-    fn shard(&self, key: &[u8]) -> &RwLock<Shard> {
+    /// RocksDB has everything up to this revision.
+    pub(crate) fn settled(&self, revision: i64) {
+        self.settled.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    fn place(&self, key: &[u8]) -> (u64, &RwLock<Shard>) {
         let hash = self.hasher.hash_one(key);
-        &self.shards[usize::try_from(hash % SHARDS as u64).expect("less than SHARDS")]
+        // The tables go by the highest and the lowest bits.
+        (hash, &self.shards[(hash >> 32) as usize % SHARDS])
     }
 
     /// The newest record of a key (`Some(None)`: there is none), if that is known at all.
     pub(crate) fn get(&self, key: &[u8]) -> Option<Option<Record>> {
-        let shard = self.shard(key).read();
-        shard.young.get(key).or_else(|| shard.old.get(key)).cloned()
+        let (hash, shard) = self.place(key);
+        let shard = shard.read();
+        let same = |known: &Known| *known.key == *key;
+        let known = shard.young.find(hash, same).or_else(|| shard.old.find(hash, same))?;
+        Some(known.record.clone())
     }
 
-    /// Takes over what a batch has written: all of it, since what is known must be the newest.
-    pub(crate) fn remember(&self, written: &Written) {
+    /// Takes over what a batch has written, whose last revision this is: all of it, since what is known must
+    /// be the newest. Large records are forgotten at once; the database must have them already.
+    pub(crate) fn remember(&self, written: &Written, revision: i64) {
+        let settled = self.settled.load(Ordering::Acquire);
         for (key, record) in written {
-            let mut shard = self.shard(key).write();
+            let (hash, shard) = self.place(key);
+            let mut shard = shard.write();
             if is_large(record.as_ref()) {
-                shard.forget(key);
+                shard.forget(hash, key);
             } else {
-                shard.insert(key, record.as_ref().map(own), self.bytes_max);
+                let record = record.as_ref().map(own);
+                shard.insert(hash, key, record, revision);
+                shard.turn_if_full(self.bytes_max, settled);
             }
         }
     }
@@ -92,44 +120,72 @@ impl Recent {
         if is_large(record) {
             return;
         }
-        let record = record.cloned();
-        let mut shard = self.shard(key).write();
-        if is_newest() {
-            shard.insert(key, record, self.bytes_max);
+        let settled = self.settled.load(Ordering::Acquire);
+        let (hash, shard) = self.place(key);
+        let mut shard = shard.write();
+        if is_newest() && shard.young.find(hash, |known| *known.key == *key).is_none() {
+            shard.insert(hash, key, record.cloned(), 0);
+            shard.turn_if_full(self.bytes_max, settled);
         }
     }
 }
 
 impl Shard {
-    fn forget(&mut self, key: &[u8]) {
-        if let Some(known) = self.young.remove(key) {
-            self.young_bytes -= cost(key, known.as_ref());
+    fn forget(&mut self, hash: u64, key: &[u8]) {
+        for (records, is_young) in [(&mut self.young, true), (&mut self.old, false)] {
+            if let Ok(entry) = records.find_entry(hash, |known| *known.key == *key) {
+                let (known, _) = entry.remove();
+                if is_young {
+                    self.young_bytes -= known.bytes();
+                }
+            }
         }
-        self.old.remove(key);
     }
 
     /// An entry of the young generation hides that of the old one.
-    fn insert(&mut self, key: &[u8], record: Option<Record>, bytes_max: usize) {
-        self.young_bytes += cost(key, record.as_ref());
-        if let Some(known) = self.young.get_mut(key) {
-            let replaced = std::mem::replace(known, record);
-            self.young_bytes -= cost(key, replaced.as_ref());
-        } else {
-            self.young.insert(Bytes::copy_from_slice(key), record);
+    fn insert(&mut self, hash: u64, key: &[u8], record: Option<Record>, written: i64) {
+        match self.young.entry(hash, |known| *known.key == *key, |known| known.hash) {
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                self.young_bytes -= known.bytes();
+                (known.record, known.written) = (record, written);
+                self.young_bytes += known.bytes();
+            }
+            Entry::Vacant(entry) => {
+                let known = Known { key: key.into(), hash, record, written };
+                self.young_bytes += known.bytes();
+                entry.insert(known);
+            }
         }
-        if self.young_bytes > bytes_max {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
+    }
+
+    /// Forgets the old generation, except what nobody else knows.
+    fn turn_if_full(&mut self, bytes_max: usize, settled: i64) {
+        if self.young_bytes <= bytes_max {
+            return;
+        }
+        let forgotten = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+        self.young_bytes = 0;
+        for known in forgotten {
+            let is_hidden = || self.old.find(known.hash, |newer| newer.key == known.key).is_some();
+            if known.written > settled && !is_hidden() {
+                self.young_bytes += known.bytes();
+                self.young.insert_unique(known.hash, known, |known| known.hash);
+            }
         }
     }
 }
 
-fn is_large(record: Option<&Record>) -> bool {
-    record.is_some_and(|record| record.value.len() > VALUE_BYTES_MAX)
+impl Known {
+    fn bytes(&self) -> usize {
+        let value_bytes = self.record.as_ref().map_or(0, |record| record.value.len());
+        ENTRY_BYTES + self.key.len() + value_bytes
+    }
 }
 
-fn cost(key: &[u8], record: Option<&Record>) -> usize {
-    ENTRY_BYTES + key.len() + record.map_or(0, |record| record.value.len())
+/// Whether a record is not kept here.
+pub(crate) fn is_large(record: Option<&Record>) -> bool {
+    record.is_some_and(|record| record.value.len() > VALUE_BYTES_MAX)
 }
 
 /// A copy that does not keep the log entry in memory that the value came in.
@@ -193,7 +249,7 @@ mod tests {
                         Step::Delete(number) => written.insert(key(number), None),
                     };
                 }
-                recent.remember(&written);
+                recent.remember(&written, revision);
                 model.extend(written);
                 if in_time {
                     let newest = model.get(&looked_up).cloned().flatten();
@@ -219,7 +275,8 @@ mod tests {
             let cold = Bytes::copy_from_slice(&round.to_be_bytes());
             let hot = Bytes::from_static(b"hot");
             let written = [cold, hot].map(|key| (key, Some(record(i64::from(round), 200))));
-            recent.remember(&Written::from(written));
+            recent.remember(&Written::from(written), i64::from(round));
+            recent.settled(i64::from(round));
             for shard in &recent.shards {
                 let shard = shard.read();
                 assert!(shard.young.len() + shard.old.len() <= 104);
@@ -236,8 +293,8 @@ mod tests {
         let recent = Recent::new(1 << 20);
         let small = Written::from([(key(1), Some(record(1, 10)))]);
         let large = Written::from([(key(1), Some(record(2, VALUE_BYTES_MAX + 1)))]);
-        recent.remember(&small);
-        recent.remember(&large);
+        recent.remember(&small, 1);
+        recent.remember(&large, 2);
         assert_eq!(recent.get(&key(1)), None);
         recent.found(&key(1), large[&key(1)].as_ref(), || true);
         assert_eq!(recent.get(&key(1)), None);

@@ -13,6 +13,7 @@ use rocksdb::{DB, DBRawIterator, ReadOptions, SnapshotWithThreadMode};
 use crate::database::Database;
 use crate::keyspace::{Family, Head, Record, RecordRef, history, lease, log};
 use crate::overlay::{Overlay, Written};
+use crate::pending::Asker;
 use crate::{Fault, census};
 use cursor::Cursor;
 pub(crate) use scan::Scan;
@@ -23,7 +24,8 @@ pub(crate) type Snapshot<'a> = SnapshotWithThreadMode<'a, DB>;
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) database: &'a Database,
-    /// `None` reads the newest, which is consistent only on the thread that writes.
+    /// `None` reads the newest, which is consistent only on the thread that writes; what is in order
+    /// must be written for that first.
     pub(crate) snapshot: Option<&'a Snapshot<'a>>,
     pub(crate) overlay: Option<&'a Overlay>,
     pub(crate) head: Head,
@@ -92,7 +94,7 @@ impl<'a> View<'a> {
     pub(crate) fn lease_keys(&self, id: i64) -> Result<Vec<Bytes>, Fault> {
         let prefix = lease::key(id);
         let end = id.checked_add(1).map(|next| lease::key(next).to_vec());
-        let mut stored = self.iterate(Family::LeaseKeys, end);
+        let mut stored = self.iterate(Family::LeaseKeys, end)?;
         stored.seek(prefix);
         let mut keys = Vec::new();
         while let Some(key) = stored.key() {
@@ -125,7 +127,7 @@ impl<'a> View<'a> {
     fn population_since(&self, range: &KeyRange, revision: i64) -> Result<i64, Fault> {
         let mut change = 0;
         if revision < self.revision {
-            let mut entries = self.iterate(Family::Log, None);
+            let mut entries = self.iterate(Family::Log, None)?;
             entries.seek(log::key(revision + 1, 0));
             while let Some(value) = entries.value() {
                 let (what, key) = log::decode(value)?;
@@ -140,12 +142,19 @@ impl<'a> View<'a> {
     }
 
     /// An iterator over one family of the database alone.
-    pub(crate) fn iterate(&self, family: Family, end: Option<Vec<u8>>) -> DBRawIterator<'a> {
+    pub(crate) fn iterate(
+        &self,
+        family: Family,
+        end: Option<Vec<u8>>,
+    ) -> Result<DBRawIterator<'a>, Fault> {
+        if self.snapshot.is_none() {
+            self.database.settle(Asker::Writer)?;
+        }
         let mut options = self.read_options();
         if let Some(end) = end {
             options.set_iterate_upper_bound(end);
         }
-        self.database.db().raw_iterator_cf_opt(self.database.family(family), options)
+        Ok(self.database.db().raw_iterator_cf_opt(self.database.family(family), options))
     }
 
     /// An iterator that also sees the batch's writes.
@@ -161,7 +170,7 @@ impl<'a> View<'a> {
         };
         let written = self.written(family);
         let written = written.map(|map| map.range::<[u8], _>((Bound::Included(start), upper)));
-        let mut stored = self.iterate(family, end);
+        let mut stored = self.iterate(family, end)?;
         stored.seek(start);
         Cursor::new(stored, written)
     }
@@ -170,7 +179,7 @@ impl<'a> View<'a> {
         let overlay = self.overlay?;
         match family {
             Family::Current => Some(&overlay.current),
-            Family::History => Some(&overlay.history),
+            Family::History => Some(overlay.history()),
             Family::Log
             | Family::Lease
             | Family::LeaseKeys

@@ -40,6 +40,7 @@ impl MemoryLimit {
             block_cache_bytes: self.share(usual.block_cache_bytes, 12),
             write_buffer_bytes: self.share(usual.write_buffer_bytes, 32),
             recent_bytes: self.share(usual.recent_bytes, 64),
+            pending_bytes: self.share(usual.pending_bytes, 64),
             ..usual
         }
     }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use pintle_store_api::authpb;
 use prost::Message;
-use rocksdb::WriteBatch;
 
-use crate::database::Database;
 use crate::keyspace::{Family, auth};
+use crate::pending::Pending;
 
 /// The newest value of each changed entry; `None` removes it.
 #[derive(Debug, Default)]
@@ -30,13 +29,9 @@ impl Rows {
         self.0.insert(auth::role_key(name), role.map(Message::encode_to_vec));
     }
 
-    pub(crate) fn write_to(&self, database: &Database, batch: &mut WriteBatch) {
-        let family = database.family(Family::Auth);
+    pub(crate) fn write_to(&self, pending: &mut Pending) {
         for (key, value) in &self.0 {
-            match value {
-                Some(value) => batch.put_cf(family, key, value),
-                None => batch.delete_cf(family, key),
-            }
+            pending.row(Family::Auth, key, value.as_deref());
         }
     }
 }

@@ -5,8 +5,8 @@ use pintle_proto::raft::{LeaseCheckpoint, LeaseGrant, LeaseRevoke};
 use pintle_store_api::{Rejection, pb};
 
 use super::Batch;
-use crate::keyspace::lease::{self, LeaseRecord};
-use crate::keyspace::{Family, Record};
+use crate::keyspace::Record;
+use crate::keyspace::lease::LeaseRecord;
 use crate::outcome::header;
 use crate::validate::LEASE_TTL_MAX;
 use crate::{Fault, QueryError};
@@ -16,9 +16,7 @@ impl Batch<'_> {
         if let Some(written) = self.overlay.leases.get(&id) {
             return Ok(*written);
         }
-        let family = self.database.family(Family::Lease);
-        let stored = self.database.db().get_pinned_cf(family, lease::key(id))?;
-        stored.map(|stored| lease::decode(&stored)).transpose()
+        self.database.lease(id)
     }
 
     pub(super) fn lease_grant(

@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 
+use parking_lot::Mutex;
+
 use crate::Fault;
 use crate::keyspace::Head;
 
@@ -20,6 +22,8 @@ const TURNING: u64 = 2;
 
 #[derive(Debug, Default)]
 pub(crate) struct Published {
+    /// Held while something is written.
+    writing: Mutex<()>,
     sequence: AtomicU64,
     revision: AtomicI64,
     floor: AtomicI64,
@@ -42,19 +46,20 @@ impl Published {
 
     /// Writes, turns over what is remembered of the newest records, and publishes the head. Only the one
     /// writer may call this. After a fault readers stay on snapshots and on what is remembered.
-    pub(super) fn publish(
+    pub(super) fn publish<T>(
         &self,
         head: &Head,
-        write: impl FnOnce() -> Result<(), Fault>,
-        turn: impl FnOnce(),
+        write: impl FnOnce() -> Result<T, Fault>,
+        turn: impl FnOnce(T),
     ) -> Result<(), Fault> {
+        let _writing = self.writing.lock();
         let quiet = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(quiet + WRITING, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        write()?;
+        let written = write()?;
         self.sequence.store(quiet + TURNING, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        turn();
+        turn(written);
         self.floor.store(head.floor, Ordering::Relaxed);
         self.keys.store(head.keys, Ordering::Relaxed);
         self.bytes.store(head.bytes, Ordering::Relaxed);
@@ -71,6 +76,23 @@ impl Published {
     /// What `read` found among the records that are remembered, if those stayed while it looked.
     pub(crate) fn unturned<T>(&self, read: impl FnOnce(Head) -> T) -> Option<T> {
         self.unchanged(WRITING, |head, _| read(head))
+    }
+
+    /// The same without luck: nothing is written until it has read. After a fault it sees what can still be
+    /// told apart from what was written midway: the state before.
+    pub(crate) fn alone<T>(&self, read: impl FnOnce(Head, Moment) -> T) -> Option<T> {
+        let _writing = self.writing.lock();
+        self.undisturbed(read)
+    }
+
+    /// The newest floor.
+    pub(crate) fn floor(&self) -> i64 {
+        self.floor.load(Ordering::Relaxed)
+    }
+
+    /// How many keys there are.
+    pub(crate) fn keys(&self) -> i64 {
+        self.keys.load(Ordering::Relaxed)
     }
 
     fn unchanged<T>(&self, phase_max: u64, read: impl FnOnce(Head, u64) -> T) -> Option<T> {
@@ -107,7 +129,7 @@ mod tests {
     }
 
     fn publish(published: &Published, revision: i64) {
-        published.publish(&head(revision), || Ok(()), || ()).expect("written");
+        published.publish(&head(revision), || Ok(()), |()| ()).expect("written");
     }
 
     #[test]
@@ -128,7 +150,7 @@ mod tests {
             assert_eq!(published.unturned(|head| head.revision), Some(7));
             Ok(())
         };
-        let turn = || {
+        let turn = |()| {
             assert_eq!(published.undisturbed(|_, _| ()), None);
             assert_eq!(published.unturned(|_| ()), None);
         };
@@ -148,7 +170,7 @@ mod tests {
                 Ok(())
             };
             assert!(published.is_still(moment));
-            published.publish(&head(10), write, || ()).expect("written");
+            published.publish(&head(10), write, |()| ()).expect("written");
             assert!(!published.is_still(moment));
         };
         assert_eq!(published.undisturbed(|_, moment| across(moment)), None);
@@ -158,8 +180,9 @@ mod tests {
     fn after_a_fault_the_database_is_only_read_at_snapshots() {
         let published = Published::default();
         publish(&published, 7);
-        let failing = || Err(Fault::Corrupt { what: "disk" });
-        assert!(published.publish(&head(8), failing, || unreachable!("not written")).is_err());
+        let failing = || Err::<(), _>(Fault::Corrupt { what: "disk" });
+        assert!(published.publish(&head(8), failing, |()| unreachable!("not written")).is_err());
+        assert_eq!(published.alone(|_, _| ()), None);
         assert_eq!(published.undisturbed(|_, _| ()), None);
         assert_eq!(published.unturned(|head| head.revision), Some(7));
     }

@@ -64,7 +64,7 @@ fn in_order(
     if found.windows(2).all(|pair| pair[0].0 != pair[1].0) {
         return Ok(found.into_iter().map(|(_, event)| event).collect());
     }
-    let mut entries = view.iterate(Family::Log, None);
+    let mut entries = view.iterate(Family::Log, None)?;
     let mut reading = Reading::new(view, query);
     let mut found = found.into_iter().peekable();
     while let Some((revision, event)) = found.next() {
@@ -108,8 +108,8 @@ impl Gathered {
     /// Goes over the keys of a range; `false` when that is too much.
     fn range(&mut self, view: &View<'_>, range: &KeyRange) -> Result<bool, Fault> {
         let (start, end) = bounds(range);
-        let mut current = view.iterate(Family::Current, end.map(|end| end.to_vec()));
-        let mut ended = view.iterate(Family::History, end.map(|end| history::prefix(end)));
+        let mut current = view.iterate(Family::Current, end.map(|end| end.to_vec()))?;
+        let mut ended = view.iterate(Family::History, end.map(|end| history::prefix(end)))?;
         current.seek(start);
         ended.seek(history::prefix(start));
         while let Some(encoded) = ended.key() {

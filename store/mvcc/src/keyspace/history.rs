@@ -18,9 +18,26 @@ pub(crate) fn key(user_key: &[u8], ended: i64) -> Vec<u8> {
     out
 }
 
+/// The same into `out`, which callers reuse.
+pub(crate) fn encode(user_key: &[u8], ended: i64, out: &mut Vec<u8>) {
+    out.clear();
+    append_prefix(user_key, out);
+    out.extend_from_slice(&ended.to_be_bytes());
+}
+
 /// What all versions of `user_key` begin with, and also the bound before them.
 pub(crate) fn prefix(user_key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(user_key.len() + END.len() + REVISION_BYTES);
+    append_prefix(user_key, &mut out);
+    out
+}
+
+fn append_prefix(user_key: &[u8], out: &mut Vec<u8>) {
+    if !user_key.contains(&0) {
+        out.extend_from_slice(user_key);
+        out.extend_from_slice(&END);
+        return;
+    }
     let mut parts = user_key.split(|byte| *byte == 0);
     out.extend_from_slice(parts.next().unwrap_or_default());
     for part in parts {
@@ -28,7 +45,6 @@ pub(crate) fn prefix(user_key: &[u8]) -> Vec<u8> {
         out.extend_from_slice(part);
     }
     out.extend_from_slice(&END);
-    out
 }
 
 /// The revision that ended the version; `None` when the key is too short to hold one.
@@ -77,6 +93,9 @@ mod tests {
         #[test]
         fn round_trips(user in short_keys(), revision in 1i64..) {
             let encoded = key(&user, revision);
+            let mut reused = vec![1];
+            encode(&user, revision, &mut reused);
+            prop_assert_eq!(&reused, &encoded);
             let (prefix, ended_at) = split(&encoded).expect("just encoded");
             let decoded = user_key(prefix).expect("just encoded");
             prop_assert_eq!(decoded.as_ref(), user.as_slice());

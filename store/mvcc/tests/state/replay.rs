@@ -21,6 +21,7 @@ pub(crate) fn options() -> Options {
         block_cache_bytes: 4 << 20,
         write_buffer_bytes: 4 << 20,
         recent_bytes: 4_000,
+        pending_bytes: 1_000,
         background_jobs: 2,
         count_bucket_keys_max: 3,
     }

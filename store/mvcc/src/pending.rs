@@ -1,0 +1,309 @@
+//! What was applied and is not in RocksDB yet.
+//!
+//! RocksDB's memtables are skip lists. A put writes `current` and `history` at a random place each, and
+//! looking for the place costs more than the rest of the put. So changes are gathered here, in the order in
+//! which they happen, and go to RocksDB together, sorted, in one atomic write: then each place is next to the one before,
+//! which the processor's caches hold. A key that changed several times is written to `current` once.
+//!
+//! Nothing here can be read in ranges. Whoever needs that brings everything over first
+//! ([`Database::settle`]); the newest records of single keys are known to [`Recent`](crate::recent::Recent), which forgets
+//! none before it is in RocksDB.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rocksdb::{WriteBatch, WriteOptions};
+
+use crate::Fault;
+use crate::database::Database;
+use crate::keyspace::lease::LeaseRecord;
+use crate::keyspace::log::{self, Change};
+use crate::keyspace::{Family, Head, Record, head, history, lease};
+use crate::overlay::Overlay;
+
+/// What an entry of RocksDB costs beside its key and value, about.
+const ENTRY_BYTES: usize = 40;
+/// When a reader had to wait for a write, the next write is made when so much has come together; then
+/// twice as much for each write that nobody asked for.
+const BYTES_MIN: usize = 128 << 10;
+
+/// A version that ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) key: Bytes,
+    /// The revision that ended it.
+    pub(crate) revision: i64,
+    pub(crate) record: Record,
+}
+
+/// Changes in the order in which they happened.
+#[derive(Default)]
+pub(crate) struct Pending {
+    current: Vec<(Bytes, Option<Record>)>,
+    history: Vec<Ended>,
+    log: Vec<(i64, u32, Change, Bytes)>,
+    leases: BTreeMap<i64, Option<LeaseRecord>>,
+    /// Whether the key is attached to the lease.
+    lease_keys: BTreeMap<(i64, Bytes), bool>,
+    /// Rows of the other families, as they will be written; `None` removes one.
+    rows: BTreeMap<(Family, Vec<u8>), Option<Vec<u8>>>,
+    /// The entry of `meta`; none while there is nothing.
+    head: Option<(Head, Vec<u8>)>,
+    bytes: usize,
+}
+
+/// What waits, and what is being written.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    /// Held by whoever writes to RocksDB.
+    writing: Mutex<()>,
+    queue: Mutex<Queue>,
+    /// How much may come together, unless readers want it sooner.
+    bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Pending,
+    under_way: Option<Arc<Pending>>,
+    /// Why nothing can be written any more.
+    failed: Option<rocksdb::Error>,
+    /// How much comes together before it is written.
+    bytes_wanted: usize,
+}
+
+/// Whether to write now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Everything is in RocksDB.
+    Settled,
+    /// More should come together.
+    CanWait,
+    /// Somebody should write it.
+    Due,
+    /// Too much has come together: nothing may be added before it is written.
+    Overdue,
+}
+
+/// Who wants a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The one writer, whether it is time or it needs to read ranges.
+    Writer,
+    /// A reader, who waits for it.
+    Reader,
+}
+
+impl Pending {
+    /// Takes over a batch's changes, and the head after it.
+    pub(crate) fn absorb(&mut self, overlay: &mut Overlay, head: Head, applied: &[u8]) {
+        let value_bytes = |record: &Record| ENTRY_BYTES + record.value.len();
+        for (key, record) in &overlay.current {
+            self.bytes += ENTRY_BYTES + key.len() + record.as_ref().map_or(0, value_bytes);
+            self.current.push((key.clone(), record.clone()));
+        }
+        for ended in overlay.take_history() {
+            self.bytes += ENTRY_BYTES + ended.key.len() + value_bytes(&ended.record);
+            self.history.push(ended);
+        }
+        let log_bytes = |key: &Bytes| ENTRY_BYTES + log::KEY_BYTES + key.len();
+        self.bytes += overlay.log.iter().map(|(_, _, _, key)| log_bytes(key)).sum::<usize>();
+        self.log.append(&mut overlay.log);
+        self.bytes += (overlay.leases.len() + overlay.lease_keys.len()) * 2 * ENTRY_BYTES;
+        self.leases.append(&mut overlay.leases);
+        self.lease_keys.append(&mut overlay.lease_keys);
+        self.head = Some((head, head.encode(applied)));
+    }
+
+    /// Sets or removes a row of a family that is not among a batch's changes.
+    pub(crate) fn row(&mut self, family: Family, key: &[u8], value: Option<&[u8]>) {
+        self.bytes += ENTRY_BYTES + key.len() + value.map_or(0, <[u8]>::len);
+        self.rows.insert((family, key.to_vec()), value.map(<[u8]>::to_vec));
+    }
+
+    /// All of it as one write.
+    fn encode(&self, database: &Database, head: &[u8]) -> WriteBatch {
+        let mut batch = WriteBatch::with_capacity_bytes(self.bytes + head.len() + ENTRY_BYTES);
+        batch.put_cf(database.family(Family::Meta), head::KEY, head);
+        for ((family, key), value) in &self.rows {
+            let family = database.family(*family);
+            match value {
+                Some(value) => batch.put_cf(family, key, value),
+                None => batch.delete_cf(family, key),
+            }
+        }
+        self.encode_current(database, &mut batch);
+        self.encode_history(database, &mut batch);
+        let (family, mut value) = (database.family(Family::Log), Vec::new());
+        for (revision, sub, change, key) in &self.log {
+            log::encode(*change, key, &mut value);
+            batch.put_cf(family, log::key(*revision, *sub), &value);
+        }
+        self.encode_leases(database, &mut batch);
+        batch
+    }
+
+    /// The last record of each key.
+    fn encode_current(&self, database: &Database, batch: &mut WriteBatch) {
+        let (family, mut value) = (database.family(Family::Current), Vec::new());
+        let order = in_order(&self.current, |(key, _)| key);
+        for (place, index) in order.iter().enumerate() {
+            let (key, record) = &self.current[*index];
+            if order.get(place + 1).is_some_and(|next| self.current[*next].0 == *key) {
+                continue;
+            }
+            match record {
+                None => batch.delete_cf(family, key),
+                Some(record) => {
+                    record.as_ref().encode(&mut value);
+                    batch.put_cf(family, key, &value);
+                }
+            }
+        }
+    }
+
+    fn encode_history(&self, database: &Database, batch: &mut WriteBatch) {
+        let (family, mut key, mut value) =
+            (database.family(Family::History), Vec::new(), Vec::new());
+        for index in in_order(&self.history, |ended| &ended.key) {
+            let ended = &self.history[index];
+            history::encode(&ended.key, ended.revision, &mut key);
+            ended.record.as_ref().encode(&mut value);
+            batch.put_cf(family, &key, &value);
+        }
+    }
+
+    fn encode_leases(&self, database: &Database, batch: &mut WriteBatch) {
+        let family = database.family(Family::Lease);
+        for (id, record) in &self.leases {
+            match record {
+                None => batch.delete_cf(family, lease::key(*id)),
+                Some(record) => batch.put_cf(family, lease::key(*id), lease::encode(*record)),
+            }
+        }
+        let family = database.family(Family::LeaseKeys);
+        for ((id, key), attached) in &self.lease_keys {
+            let entry = lease::attachment(*id, key);
+            if *attached {
+                batch.put_cf(family, entry, b"");
+            } else {
+                batch.delete_cf(family, entry);
+            }
+        }
+    }
+}
+
+/// The places of `items` in the order of their keys; those of equal keys in the order in which they are.
+fn in_order<T>(items: &[T], key: impl Fn(&T) -> &Bytes) -> Vec<usize> {
+    let Some(first) = items.first().map(&key) else { return Vec::new() };
+    let common = items.iter().fold(first.len(), |length, item| {
+        let same = first.iter().zip(key(item).iter()).take(length);
+        same.take_while(|(one, other)| one == other).count()
+    });
+    // Most keys differ in the first bytes in which any do.
+    let mut order: Vec<(u64, usize)> =
+        items.iter().enumerate().map(|(place, item)| (number(&key(item)[common..]), place)).collect();
+    order.sort_unstable_by(|(one, place), (other, later)| {
+        let keys = || key(&items[*place]).cmp(key(&items[*later]));
+        one.cmp(other).then_with(keys).then(place.cmp(later))
+    });
+    order.into_iter().map(|(_, place)| place).collect()
+}
+
+/// The first eight bytes as a number: its order is theirs, as far as they go.
+fn number(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk::<8>() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => {
+            let mut first = [0; 8];
+            first[..bytes.len()].copy_from_slice(bytes);
+            u64::from_be_bytes(first)
+        }
+    }
+}
+
+impl Backlog {
+    /// Lets about `bytes_max` bytes come together.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        let (writing, waiting) = Default::default();
+        let queue = Queue { waiting, under_way: None, failed: None, bytes_wanted: bytes_max };
+        Self { writing, queue: Mutex::new(queue), bytes_max }
+    }
+
+    /// Adds one batch's changes as a whole.
+    pub(crate) fn add(&self, change: impl FnOnce(&mut Pending)) -> Result<(), Fault> {
+        let mut queue = self.queue.lock();
+        if let Some(failed) = &queue.failed {
+            return Err(failed.clone().into());
+        }
+        change(&mut queue.waiting);
+        Ok(())
+    }
+
+    /// What should be done about what waits.
+    pub(crate) fn urgency(&self) -> Urgency {
+        let queue = self.queue.lock();
+        let (waiting, wanted) = (queue.waiting.bytes, queue.bytes_wanted);
+        match &queue.under_way {
+            None if queue.waiting.head.is_none() => Urgency::Settled,
+            None if waiting >= wanted => Urgency::Due,
+            // More came together while the write before was made: it is behind.
+            Some(_) if waiting >= 2 * wanted => Urgency::Overdue,
+            _ => Urgency::CanWait,
+        }
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.queue.lock().waiting.bytes
+    }
+
+    /// What is known of a lease here: `Some(None)` says that it is gone.
+    pub(crate) fn lease(&self, id: i64) -> Option<Option<LeaseRecord>> {
+        let queue = self.queue.lock();
+        let waiting = queue.waiting.leases.get(&id);
+        let under_way = || queue.under_way.as_ref().and_then(|pending| pending.leases.get(&id));
+        waiting.or_else(under_way).copied()
+    }
+
+    /// Writes everything that was added before, or waits until somebody else has. After a fault nothing is written
+    /// any more.
+    pub(crate) fn settle(&self, database: &Database, asker: Asker) -> Result<(), Fault> {
+        let _turn = self.writing.lock();
+        let Some((pending, head, encoded)) = self.take(asker)? else { return Ok(()) };
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        let written = database.db().write_opt(pending.encode(database, &encoded), &options);
+        if written.is_ok() {
+            database.recent().settled(head.revision);
+        }
+        let mut queue = self.queue.lock();
+        match written {
+            Ok(()) => {
+                queue.under_way = None;
+                Ok(())
+            }
+            Err(error) => {
+                queue.failed = Some(error.clone());
+                Err(error.into())
+            }
+        }
+    }
+
+    fn take(&self, asker: Asker) -> Result<Option<(Arc<Pending>, Head, Vec<u8>)>, Fault> {
+        let mut queue = self.queue.lock();
+        if let Some(failed) = &queue.failed {
+            return Err(failed.clone().into());
+        }
+        let Some((head, encoded)) = queue.waiting.head.take() else { return Ok(None) };
+        let pending = Arc::new(std::mem::take(&mut queue.waiting));
+        queue.under_way = Some(Arc::clone(&pending));
+        queue.bytes_wanted = match asker {
+            Asker::Reader => BYTES_MIN.min(self.bytes_max),
+            Asker::Writer => (queue.bytes_wanted * 2).min(self.bytes_max),
+        };
+        Ok(Some((pending, head, encoded)))
+    }
+}
