@@ -14,7 +14,7 @@ use crate::pending::Pending;
 use crate::{Fault, cost};
 
 /// The raised alarms, by kind and member, and what has not been written yet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Alarms {
     raised: BTreeSet<(i32, u64)>,
     touched: BTreeMap<(i32, u64), bool>,

@@ -19,10 +19,9 @@ use pintle_store_api::{KeyRange, Rejection, Revision, pb};
 use crate::alarms::Alarms;
 use crate::auth::{Auth, Rows};
 use crate::database::Database;
-use crate::keyspace::{Head, Record, log::Change};
+use crate::keyspace::{Head, Record};
 use crate::outcome::{Outcome, Response, RevisionEvents, header};
-use crate::overlay::Overlay;
-use crate::pending::Ended;
+use crate::overlay::{Changed, Overlay};
 use crate::view::{Snapshot, View};
 use crate::{Fault, QueryError, validate};
 
@@ -100,7 +99,8 @@ impl<'a> Batch<'a> {
 
     /// The keys that came (1) and went (−1), in order.
     pub(crate) fn population(&self) -> impl Iterator<Item = (&Bytes, i64)> {
-        let changes = self.overlay.log.iter().map(|(_, _, change, key)| (key, change.population()));
+        let changes =
+            self.overlay.changes().iter().map(|one| (&one.key, one.change().population()));
         changes.filter(|(_, change)| *change != 0)
     }
 
@@ -228,25 +228,15 @@ impl<'a> Batch<'a> {
         let revision = self.head.revision + 1;
         self.account(&key, previous.as_ref(), next.as_ref());
         self.move_lease(&key, previous.as_ref(), next.as_ref());
-        if let Some(previous) = &previous {
-            self.overlay.end(Ended { key: key.clone(), revision, record: previous.clone() });
-        }
-        let change = match (&previous, &next) {
-            (None, Some(_)) => Change::Create,
-            (_, Some(_)) => Change::Update,
-            (_, None) => Change::Delete,
-        };
         let sub = u32::try_from(self.open.len()).expect("a revision fits in memory");
-        self.overlay.log.push((revision, sub, change, key.clone()));
-
-        let prev_kv = previous.map(|previous| previous.into_kv(key.clone()));
+        let prev_kv = previous.clone().map(|previous| previous.into_kv(key.clone()));
         let (r#type, kv) = match &next {
             Some(next) => (EventType::Put, next.clone().into_kv(key.clone())),
             None => (EventType::Delete, deleted(key.clone(), revision)),
         };
         let event = Event { r#type: r#type.into(), kv: Some(kv), prev_kv: prev_kv.clone() };
         self.open.push(event);
-        self.overlay.current.insert(key, next);
+        self.overlay.change(Changed { key, revision, sub, previous, next });
         prev_kv
     }
 

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use pintle_store_api::pb::AlarmMember;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, FlushOptions, ReadOptions, ReadTier,
@@ -22,6 +24,7 @@ use rocksdb::{
 pub(crate) use generations::Generations;
 pub(crate) use published::Published;
 
+use crate::alarms::Alarms;
 use crate::keyspace::lease::{self, LeaseRecord};
 use crate::keyspace::{Family, Head, head, log};
 use crate::overlay::Overlay;
@@ -37,6 +40,8 @@ pub(crate) struct Database {
     published: Published,
     recent: Recent,
     backlog: Backlog,
+    /// The raised alarms.
+    alarms: ArcSwap<Vec<AlarmMember>>,
     /// The floor that a crash now would come back to: what compaction filters go by.
     flushed_floor: Arc<AtomicI64>,
     /// Declared last: it is dropped when `db` is closed.
@@ -92,8 +97,10 @@ impl Database {
         let folder = Folder { path: path.to_owned(), retired: AtomicBool::new(false) };
         let (published, recent) = (Published::default(), Recent::new(options.recent_bytes));
         let backlog = Backlog::new(options.pending_bytes);
-        let database = Self { db, published, recent, backlog, flushed_floor, folder };
+        let alarms = ArcSwap::default();
+        let database = Self { db, published, recent, backlog, alarms, flushed_floor, folder };
         let (head, _) = database.load()?;
+        database.raise(&Alarms::load(&database)?);
         database.recent.settled(head.revision);
         database.published.publish(&head, || Ok(()), |()| ())?;
         database.flushed()?;
@@ -152,6 +159,11 @@ impl Database {
         self.backlog.settle(self, asker)
     }
 
+    /// Whether that takes next to no time.
+    pub(crate) fn is_nearly_settled(&self) -> bool {
+        self.backlog.is_nearly_settled()
+    }
+
     /// Whether it is time to do so.
     pub(crate) fn urgency(&self) -> Urgency {
         self.backlog.urgency()
@@ -169,6 +181,16 @@ impl Database {
     /// The newest written head.
     pub(crate) fn published(&self) -> &Published {
         &self.published
+    }
+
+    /// The raised alarms, by kind and member.
+    pub(crate) fn alarms(&self) -> Vec<AlarmMember> {
+        Vec::clone(&self.alarms.load())
+    }
+
+    /// Makes the raised alarms known.
+    pub(crate) fn raise(&self, alarms: &Alarms) {
+        self.alarms.store(Arc::new(alarms.list()));
     }
 
     /// The newest records of keys that were written or read lately, as of the published head.

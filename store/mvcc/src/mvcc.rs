@@ -95,6 +95,9 @@ impl Mvcc {
                 this.census.write_to(pending);
             })
         })?;
+        if alarms != self.alarms {
+            self.database.raise(&alarms);
+        }
         (self.head, self.alarms) = (head, alarms);
         self.applied = Some(applied);
         Ok(Applied { outcomes, events })
@@ -111,6 +114,7 @@ impl Mvcc {
         self.alarms.clear();
         let alarms = &mut self.alarms;
         self.database.write(Overlay::default(), &head, &applied, |pending| alarms.write_to(pending))?;
+        self.database.raise(&self.alarms);
         self.database.flush()?;
         (self.head, self.applied) = (head, Some(applied));
         Ok(())

@@ -19,9 +19,8 @@ use rocksdb::{WriteBatch, WriteOptions};
 use crate::Fault;
 use crate::database::Database;
 use crate::keyspace::lease::LeaseRecord;
-use crate::keyspace::log::{self, Change};
-use crate::keyspace::{Family, Head, Record, head, history, lease};
-use crate::overlay::Overlay;
+use crate::keyspace::{Family, Head, Record, head, history, lease, log};
+use crate::overlay::{Changed, Overlay};
 
 /// What an entry of RocksDB costs beside its key and value, about.
 const ENTRY_BYTES: usize = 40;
@@ -29,21 +28,13 @@ const ENTRY_BYTES: usize = 40;
 /// twice as much for each write that nobody asked for.
 const BYTES_MIN: usize = 128 << 10;
 
-/// A version that ended.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) key: Bytes,
-    /// The revision that ended it.
-    pub(crate) revision: i64,
-    pub(crate) record: Record,
-}
+/// So much is written in less than a millisecond.
+const NEARLY_SETTLED: usize = 64 << 10;
 
 /// Changes in the order in which they happened.
 #[derive(Default)]
 pub(crate) struct Pending {
-    current: Vec<(Bytes, Option<Record>)>,
-    history: Vec<Ended>,
-    log: Vec<(i64, u32, Change, Bytes)>,
+    changes: Vec<Changed>,
     leases: BTreeMap<i64, Option<LeaseRecord>>,
     /// Whether the key is attached to the lease.
     lease_keys: BTreeMap<(i64, Bytes), bool>,
@@ -99,18 +90,9 @@ pub(crate) enum Asker {
 impl Pending {
     /// Takes over a batch's changes, and the head after it.
     pub(crate) fn absorb(&mut self, overlay: &mut Overlay, head: Head, applied: &[u8]) {
-        let value_bytes = |record: &Record| ENTRY_BYTES + record.value.len();
-        for (key, record) in &overlay.current {
-            self.bytes += ENTRY_BYTES + key.len() + record.as_ref().map_or(0, value_bytes);
-            self.current.push((key.clone(), record.clone()));
-        }
-        for ended in overlay.take_history() {
-            self.bytes += ENTRY_BYTES + ended.key.len() + value_bytes(&ended.record);
-            self.history.push(ended);
-        }
-        let log_bytes = |key: &Bytes| ENTRY_BYTES + log::KEY_BYTES + key.len();
-        self.bytes += overlay.log.iter().map(|(_, _, _, key)| log_bytes(key)).sum::<usize>();
-        self.log.append(&mut overlay.log);
+        let mut changes = overlay.take_changes();
+        self.bytes += changes.iter().map(bytes).sum::<usize>();
+        self.changes.append(&mut changes);
         self.bytes += (overlay.leases.len() + overlay.lease_keys.len()) * 2 * ENTRY_BYTES;
         self.leases.append(&mut overlay.leases);
         self.lease_keys.append(&mut overlay.lease_keys);
@@ -134,44 +116,37 @@ impl Pending {
                 None => batch.delete_cf(family, key),
             }
         }
-        self.encode_current(database, &mut batch);
-        self.encode_history(database, &mut batch);
+        self.encode_records(database, &mut batch);
         let (family, mut value) = (database.family(Family::Log), Vec::new());
-        for (revision, sub, change, key) in &self.log {
-            log::encode(*change, key, &mut value);
-            batch.put_cf(family, log::key(*revision, *sub), &value);
+        for one in &self.changes {
+            log::encode(one.change(), &one.key, &mut value);
+            batch.put_cf(family, log::key(one.revision, one.sub), &value);
         }
         self.encode_leases(database, &mut batch);
         batch
     }
 
-    /// The last record of each key.
-    fn encode_current(&self, database: &Database, batch: &mut WriteBatch) {
-        let (family, mut value) = (database.family(Family::Current), Vec::new());
-        let order = in_order(&self.current, |(key, _)| key);
+    /// The last record of each key, and those that ended.
+    fn encode_records(&self, database: &Database, batch: &mut WriteBatch) {
+        let (current, history) = (database.family(Family::Current), database.family(Family::History));
+        let (mut encoded, mut value) = (Vec::new(), Vec::new());
+        let order = in_order(&self.changes);
         for (place, index) in order.iter().enumerate() {
-            let (key, record) = &self.current[*index];
-            if order.get(place + 1).is_some_and(|next| self.current[*next].0 == *key) {
-                continue;
+            let Changed { key, revision, previous, next, .. } = &self.changes[*index];
+            if let Some(previous) = previous {
+                history::encode(key, *revision, &mut encoded);
+                previous.as_ref().encode(&mut value);
+                batch.put_cf(history, &encoded, &value);
             }
-            match record {
-                None => batch.delete_cf(family, key),
-                Some(record) => {
-                    record.as_ref().encode(&mut value);
-                    batch.put_cf(family, key, &value);
+            let follows = |next: &usize| self.changes[*next].key == *key;
+            match next {
+                _ if order.get(place + 1).is_some_and(follows) => {}
+                None => batch.delete_cf(current, key),
+                Some(next) => {
+                    next.as_ref().encode(&mut value);
+                    batch.put_cf(current, key, &value);
                 }
             }
-        }
-    }
-
-    fn encode_history(&self, database: &Database, batch: &mut WriteBatch) {
-        let (family, mut key, mut value) =
-            (database.family(Family::History), Vec::new(), Vec::new());
-        for index in in_order(&self.history, |ended| &ended.key) {
-            let ended = &self.history[index];
-            history::encode(&ended.key, ended.revision, &mut key);
-            ended.record.as_ref().encode(&mut value);
-            batch.put_cf(family, &key, &value);
         }
     }
 
@@ -195,18 +170,26 @@ impl Pending {
     }
 }
 
-/// The places of `items` in the order of their keys; those of equal keys in the order in which they are.
-fn in_order<T>(items: &[T], key: impl Fn(&T) -> &Bytes) -> Vec<usize> {
-    let Some(first) = items.first().map(&key) else { return Vec::new() };
-    let common = items.iter().fold(first.len(), |length, item| {
-        let same = first.iter().zip(key(item).iter()).take(length);
+/// About what a change becomes in the database.
+fn bytes(change: &Changed) -> usize {
+    let key = ENTRY_BYTES + change.key.len();
+    let record = |record: &Option<Record>| record.as_ref().map_or(0, |record| key + record.value.len());
+    record(&change.previous) + record(&change.next) + key + log::KEY_BYTES
+}
+
+/// The places of changes in the order of their keys; those of equal keys in the order in which they are.
+fn in_order(changes: &[Changed]) -> Vec<usize> {
+    let Some(first) = changes.first() else { return Vec::new() };
+    let common = changes.iter().fold(first.key.len(), |length, one| {
+        let same = first.key.iter().zip(&one.key).take(length);
         same.take_while(|(one, other)| one == other).count()
     });
     // Most keys differ in the first bytes in which any do.
+    let numbered = changes.iter().enumerate();
     let mut order: Vec<(u64, usize)> =
-        items.iter().enumerate().map(|(place, item)| (number(&key(item)[common..]), place)).collect();
+        numbered.map(|(place, one)| (number(&one.key[common..]), place)).collect();
     order.sort_unstable_by(|(one, place), (other, later)| {
-        let keys = || key(&items[*place]).cmp(key(&items[*later]));
+        let keys = || changes[*place].key.cmp(&changes[*later].key);
         one.cmp(other).then_with(keys).then(place.cmp(later))
     });
     order.into_iter().map(|(_, place)| place).collect()
@@ -255,6 +238,12 @@ impl Backlog {
         }
     }
 
+    /// Whether to bring everything to RocksDB takes next to no time.
+    pub(crate) fn is_nearly_settled(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.under_way.is_none() && queue.waiting.bytes <= NEARLY_SETTLED
+    }
+
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.queue.lock().waiting.bytes
@@ -298,7 +287,10 @@ impl Backlog {
             return Err(failed.clone().into());
         }
         let Some((head, encoded)) = queue.waiting.head.take() else { return Ok(None) };
-        let pending = Arc::new(std::mem::take(&mut queue.waiting));
+        // The next will be about as large.
+        let changes = Vec::with_capacity(queue.waiting.changes.len());
+        let next = Pending { changes, ..Pending::default() };
+        let pending = Arc::new(std::mem::replace(&mut queue.waiting, next));
         queue.under_way = Some(Arc::clone(&pending));
         queue.bytes_wanted = match asker {
             Asker::Reader => BYTES_MIN.min(self.bytes_max),

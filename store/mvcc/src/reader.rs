@@ -12,7 +12,6 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use pintle_store_api::{AuthError, KeyRange, LeaseId, Rejection, Revision, mvccpb, pb};
 
-use crate::alarms::Alarms;
 use crate::auth::{Auth, Authorizer, Caller, LeaseKeys, Permit, Published};
 use crate::batch::Batch;
 use crate::database::Database;
@@ -301,10 +300,8 @@ impl Reader {
     }
 
     /// The raised alarms, by kind and member.
-    pub fn alarms(&self) -> Result<Vec<pb::AlarmMember>, Fault> {
-        let database = self.database.load();
-        database.settle(Asker::Reader)?;
-        Ok(Alarms::load(&database)?.list())
+    pub fn alarms(&self) -> Vec<pb::AlarmMember> {
+        self.database.load().alarms()
     }
 
     /// The number of living keys.
@@ -344,6 +341,17 @@ impl Reader {
     /// Apply goes on meanwhile; the answer says what the copy holds.
     pub fn checkpoint(&self, dir: &Path) -> Result<CheckpointInfo, Fault> {
         self.database.load_full().checkpoint(dir)
+    }
+
+    /// Whether reads of ranges and of the past start next to at once. Else they first wait until what was applied
+    /// is in RocksDB, up to a tenth of a second after many writes: [`Reader::settle`] does that alone.
+    pub fn is_nearly_settled(&self) -> bool {
+        self.database.load().is_nearly_settled()
+    }
+
+    /// Brings what was applied to RocksDB. Blocks.
+    pub fn settle(&self) -> Result<(), Fault> {
+        self.database.load_full().settle(Asker::Reader)
     }
 
     /// One key's newest state needs no snapshot, only that nothing is written meanwhile; and not even that

@@ -87,10 +87,7 @@ impl Recent {
     /// The newest record of a key (`Some(None)`: there is none), if that is known at all.
     pub(crate) fn get(&self, key: &[u8]) -> Option<Option<Record>> {
         let (hash, shard) = self.place(key);
-        let shard = shard.read();
-        let same = |known: &Known| *known.key == *key;
-        let known = shard.young.find(hash, same).or_else(|| shard.old.find(hash, same))?;
-        Some(known.record.clone())
+        shard.read().find(hash, key).map(|known| known.record.clone())
     }
 
     /// Takes over what a batch has written, whose last revision this is: all of it, since what is known must
@@ -123,7 +120,8 @@ impl Recent {
         let settled = self.settled.load(Ordering::Acquire);
         let (hash, shard) = self.place(key);
         let mut shard = shard.write();
-        if is_newest() && shard.young.find(hash, |known| *known.key == *key).is_none() {
+        // What became known meanwhile may be known here alone.
+        if is_newest() && shard.find(hash, key).is_none() {
             shard.insert(hash, key, record.cloned(), 0);
             shard.turn_if_full(self.bytes_max, settled);
         }
@@ -131,6 +129,11 @@ impl Recent {
 }
 
 impl Shard {
+    fn find(&self, hash: u64, key: &[u8]) -> Option<&Known> {
+        let same = |known: &Known| *known.key == *key;
+        self.young.find(hash, same).or_else(|| self.old.find(hash, same))
+    }
+
     fn forget(&mut self, hash: u64, key: &[u8]) {
         for (records, is_young) in [(&mut self.young, true), (&mut self.old, false)] {
             if let Ok(entry) = records.find_entry(hash, |known| *known.key == *key) {
@@ -264,6 +267,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// However little it may hold, it forgets nothing that is not in RocksDB.
+    #[test]
+    fn what_is_not_settled_stays() {
+        let recent = Recent::new(0);
+        for revision in 1..2_000i64 {
+            let number = |revision: i64| key((revision * 7 % 100) as u8);
+            let written = Written::from([(number(revision), Some(record(revision, 10)))]);
+            recent.remember(&written, revision);
+            let settled = revision / 50 * 50 - 20;
+            recent.settled(settled);
+            // A reader who came to know it here, late.
+            recent.found(&number(revision), Some(&record(revision, 10)), || true);
+            for earlier in (settled + 1).max(revision - 99).max(1)..=revision {
+                let known = recent.get(&number(earlier)).flatten();
+                assert_eq!(known.map(|known| known.modified), Some(earlier), "at {revision}");
+            }
+        }
+        let kept = recent.shards.iter().map(|shard| shard.read().old.len() + shard.read().young.len());
+        assert!(kept.sum::<usize>() < 100, "what is settled goes");
     }
 
     #[test]

@@ -24,10 +24,9 @@ pub(crate) async fn answer(
 }
 
 async fn list(core: &Core, kind: AlarmType) -> Result<pb::AlarmResponse, WriteError> {
-    let not_applied = |message: String| WriteError::NotApplied(message);
     let read = core.read_index.wait().await;
-    read.map_err(|error| not_applied(error.to_string()))?;
-    let mut alarms = core.reader().alarms().map_err(|error| not_applied(error.to_string()))?;
+    read.map_err(|error| WriteError::NotApplied(error.to_string()))?;
+    let mut alarms = core.reader().alarms();
     alarms.retain(|one| kind == AlarmType::None || one.alarm() == kind);
     Ok(pb::AlarmResponse { header: None, alarms })
 }
@@ -43,7 +42,7 @@ async fn propose(core: &Core, request: pb::AlarmRequest) -> Result<pb::AlarmResp
 /// Raises an alarm that concerns a member (0: nobody knows which), unless it is raised already.
 pub(crate) async fn raise(core: &Core, kind: AlarmType, member_id: u64) {
     let alarm = pb::AlarmMember { member_id, alarm: kind.into() };
-    if core.reader().alarms().is_ok_and(|raised| raised.contains(&alarm)) {
+    if core.reader().alarms().contains(&alarm) {
         return;
     }
     let action = AlarmAction::Activate.into();

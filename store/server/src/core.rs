@@ -131,7 +131,8 @@ impl Core {
         let membership = self.leadership.membership();
         let membership = membership.membership();
         let id = self.identity.member_id;
-        membership.get_node(&id).is_some() && !membership.voter_ids().any(|voter| voter == id)
+        let votes = membership.get_joint_config().iter().any(|voters| voters.contains(&id));
+        !votes && membership.get_node(&id).is_some()
     }
 
     /// Refuses what a learner does not serve: it may be far behind.

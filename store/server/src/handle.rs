@@ -99,6 +99,14 @@ impl Handle {
         Ok(())
     }
 
+    /// Waits, without holding up others, until a short read can start at once. A fault is told by that read.
+    async fn settle(&self) {
+        if !self.core.reader().is_nearly_settled() {
+            let reader = self.core.reader().clone();
+            drop(blocking(move || reader.settle()).await);
+        }
+    }
+
     /// Runs a read of the state, on a blocking thread when it may be long.
     async fn read<T: Send + 'static>(
         &self,
@@ -183,6 +191,9 @@ pub(crate) fn is_long(request: &pb::RangeRequest) -> bool {
 impl Store for Handle {
     async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ReadError> {
         self.before_range(&request).await?;
+        if !request.range_end.is_empty() || request.revision > 0 {
+            self.settle().await;
+        }
         let (key, range_end) = (request.key.clone(), request.range_end.clone());
         let read = self.read(is_long(&request), move |reader| reader.range(&request));
         let mut response = self.permitted(|may| Ok(may.read(&key, &range_end)?), read).await?;
@@ -308,7 +319,7 @@ impl Store for Handle {
             problems.push(errors::NO_LEADER.to_owned());
         }
         problems.extend(core.leadership.failure());
-        let raised = core.reader().alarms().map_err(|error| fault(&error))?;
+        let raised = core.reader().alarms();
         problems.extend(raised.iter().map(alarms::describe));
         Ok(pb::StatusResponse {
             header: Some(core.header()),

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::errors;
+use crate::host::blocking;
 use crate::leadership::Leadership;
 use crate::proposer::Proposer;
 use crate::read_index::ReadIndex;
@@ -241,6 +242,9 @@ impl Driver {
         if self.read_index.wait().await.is_err() || !self.leadership.is_leader() {
             return;
         }
+        // Most of it before the lock.
+        let reader = self.reader.clone();
+        drop(blocking(move || reader.settle()).await);
         let extend = u64::try_from(self.extend.as_millis()).unwrap_or(u64::MAX);
         // Under the lock, which apply also takes: a grant is either read here or noted after.
         let mut lessor = self.leases.lessor.lock();

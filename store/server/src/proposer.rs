@@ -7,9 +7,9 @@
 //! While a leader hands over, its `gate` is closed.
 
 mod gate;
+mod queue;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -17,19 +17,18 @@ use openraft::errors::{ClientWriteError, RaftError};
 use pintle_proto::raft::{Command, CommandBatch, ProposeRequest};
 use pintle_store_api::WriteError;
 use prost::Message;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use self::gate::Gate;
 pub(crate) use self::gate::{Counted, none};
+use self::queue::{Entrance, Exit, Proposal, Waiter};
 use crate::consensus::{Batch, Node, Raft};
 use crate::errors;
 use crate::leadership::{Leader, Leadership};
 use crate::peer::wire::{self, Answer};
 use crate::peer::{Lane, Peers};
 
-/// Commands that wait to be proposed. At 100,000 writes a second this is 80 ms of work: more
-/// would only be answered too late, so it is refused ("too many requests").
-const QUEUE: usize = 8192;
 /// One log entry holds at most this many commands,
 const BATCH_COMMANDS_MAX: usize = 2048;
 /// and about this many bytes, so that an entry is replicated within a heartbeat.
@@ -47,47 +46,25 @@ const LINGER_MAX: Duration = Duration::from_secs(2);
 /// it; but a member that lags so much does not hold the answer back.
 const OWN_APPLY_MAX: Duration = Duration::from_secs(1);
 
-const QUEUED: u8 = 0;
-const CLAIMED: u8 = 1;
-const ABANDONED: u8 = 2;
-
-struct Proposal {
-    command: Command,
-    waiter: Waiter,
-}
-
-struct Waiter {
-    reply: oneshot::Sender<Answer>,
-    /// Who decides over a proposal whose time is up: still queued, it is certainly not applied.
-    claim: Arc<AtomicU8>,
-}
-
-impl Waiter {
-    fn claim(&self) -> bool {
-        let claimed =
-            self.claim.compare_exchange(QUEUED, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
-        claimed.is_ok() && !self.reply.is_closed()
-    }
-
-    fn answer(self, answer: Answer) {
-        // The caller may have given up.
-        drop(self.reply.send(answer));
-    }
-}
-
 /// Where commands are handed in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Proposer {
-    queue: mpsc::Sender<Proposal>,
+    queue: Entrance,
     gate: Arc<Gate>,
     timeout: Duration,
 }
 
+impl std::fmt::Debug for Proposer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proposer").field("waiting", &self.queue.len()).finish_non_exhaustive()
+    }
+}
+
 impl Proposer {
     pub(crate) fn new(timeout: Duration) -> (Self, Queue) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (entrance, exit) = queue::new();
         let gate = Arc::new(Gate::default());
-        (Self { queue: sender, gate: Arc::clone(&gate), timeout }, Queue { receiver, gate })
+        (Self { queue: entrance, gate: Arc::clone(&gate), timeout }, Queue { exit, gate })
     }
 
     /// Proposes nothing on this member until the value is dropped: what comes waits, or goes to
@@ -103,39 +80,35 @@ impl Proposer {
 
     /// Proposes `command` and waits until it is applied.
     pub(crate) async fn propose(&self, command: Command) -> Answer {
-        let claim = Arc::new(AtomicU8::new(QUEUED));
-        let (reply, answer) = oneshot::channel();
-        let waiter = Waiter { reply, claim: Arc::clone(&claim) };
-        let not_applied = |message: &str| Err(WriteError::NotApplied(message.to_owned()));
-        match self.queue.try_send(Proposal { command, waiter }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                return not_applied(errors::TOO_MANY_REQUESTS);
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => return not_applied(errors::STOPPED),
+        answer(self.queue.put(command, self.timeout)?).await
+    }
+
+    /// Proposes all of them and waits until they are applied; answers in their order.
+    pub(crate) async fn propose_all(&self, commands: Vec<Command>) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(commands.len());
+        for waiting in self.queue.put_all(commands, self.timeout) {
+            answers.push(match waiting {
+                Ok(waiting) => answer(waiting).await,
+                Err(refused) => Err(refused),
+            });
         }
-        let reason = match tokio::time::timeout(self.timeout, answer).await {
-            Ok(Ok(answer)) => return answer,
-            Ok(Err(_)) => errors::STOPPED,
-            Err(_) => errors::TIMEOUT,
-        };
-        let abandoned =
-            claim.compare_exchange(QUEUED, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
-        match abandoned {
-            Ok(_) => not_applied(reason),
-            Err(_) => Err(WriteError::Unknown(reason.to_owned())),
-        }
+        answers
     }
 
     /// How many commands wait.
     pub(crate) fn pending(&self) -> usize {
-        QUEUE - self.queue.capacity()
+        self.queue.len()
     }
+}
+
+/// Comes by the proposal's time, unless the member stops.
+async fn answer(waiting: oneshot::Receiver<Answer>) -> Answer {
+    waiting.await.unwrap_or_else(|_| Err(WriteError::Unknown(errors::STOPPED.to_owned())))
 }
 
 /// The receiving end, until the task takes it.
 pub(crate) struct Queue {
-    receiver: mpsc::Receiver<Proposal>,
+    exit: Exit,
     gate: Arc<Gate>,
 }
 
@@ -157,10 +130,8 @@ enum Route {
 
 struct Task {
     context: Arc<Context>,
-    queue: mpsc::Receiver<Proposal>,
+    queue: Exit,
     gate: Arc<Gate>,
-    /// Refused batches, to be proposed before anything newer.
-    held: Vec<Proposal>,
 }
 
 /// Runs until every [`Proposer`] is gone.
@@ -169,42 +140,31 @@ pub(crate) async fn run(context: Context, queue: Queue) {
     let mut gate = queue.gate.watch();
     let mut lingering = context.lingering.subscribe();
     let context = Arc::new(context);
-    let mut task = Task { context, queue: queue.receiver, gate: queue.gate, held: Vec::new() };
+    let mut task = Task { context, queue: queue.exit, gate: queue.gate };
     let mut in_flight = FuturesUnordered::new();
     loop {
-        let route = task.route(&leadership);
         let room = in_flight.len() < IN_FLIGHT_MAX + *lingering.borrow_and_update();
-        let first = if task.held.is_empty() {
-            tokio::select! {
-                Some(refused) = in_flight.next() => {
-                    task.hold(refused);
-                    continue;
-                }
-                first = task.queue.recv(), if room && route.is_some() => match first {
-                    Some(first) => first,
-                    None => break,
-                },
-                () = leadership.changed() => continue,
-                Ok(()) = gate.changed() => continue,
-                Ok(()) = lingering.changed() => continue,
+        if room && let Some(route) = task.route(&leadership) {
+            let batch = task.queue.take(BATCH_COMMANDS_MAX, BATCH_BYTES_MAX);
+            if !batch.is_empty() {
+                let (context, gate) = (Arc::clone(&task.context), Arc::clone(&task.gate));
+                in_flight.push(send(context, gate, route, batch));
+                continue;
             }
-        } else {
-            match (&route, room) {
-                (Some(_), true) => task.held.remove(0),
-                _ => {
-                    tokio::select! {
-                        Some(refused) = in_flight.next() => task.hold(refused),
-                        () = leadership.changed() => {}
-                        Ok(()) = gate.changed() => {}
-                        Ok(()) = lingering.changed() => {}
-                    }
-                    continue;
-                }
+        }
+        let waiting = async {
+            tokio::select! {
+                () = task.queue.arrived() => {}
+                () = task.queue.time_up() => {}
             }
         };
-        if let Some(route) = route {
-            let batch = task.gather(first);
-            in_flight.push(send(Arc::clone(&task.context), Arc::clone(&task.gate), route, batch));
+        tokio::select! {
+            Some(refused) = in_flight.next() => task.queue.put_back(refused),
+            () = waiting => task.queue.expire(),
+            () = leadership.changed() => {}
+            Ok(()) = gate.changed() => {}
+            Ok(()) = lingering.changed() => {}
+            () = task.queue.closed() => break,
         }
     }
     // What is under way still gets its answers.
@@ -219,29 +179,6 @@ impl Task {
             Leader::Other(id, node) => Some(Route::Remote(id, node)),
             Leader::Unknown => None,
         }
-    }
-
-    fn hold(&mut self, refused: Vec<Proposal>) {
-        self.held.extend(refused);
-    }
-
-    fn gather(&mut self, first: Proposal) -> Vec<Proposal> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        let mut held = std::mem::take(&mut self.held).into_iter();
-        let mut next = Some(first);
-        while let Some(proposal) = next {
-            if proposal.waiter.claim() {
-                bytes += proposal.command.encoded_len();
-                batch.push(proposal);
-            }
-            if batch.len() >= BATCH_COMMANDS_MAX || bytes >= BATCH_BYTES_MAX {
-                break;
-            }
-            next = held.next().or_else(|| self.queue.try_recv().ok());
-        }
-        self.held = held.collect();
-        batch
     }
 }
 
@@ -259,28 +196,40 @@ async fn send(
     route: Route,
     batch: Vec<Proposal>,
 ) -> Vec<Proposal> {
-    if batch.is_empty() {
-        return Vec::new();
-    }
     let vote = context.leadership.vote();
-    let (commands, waiters): (Vec<Command>, Vec<Waiter>) =
-        batch.into_iter().map(|proposal| (proposal.command, proposal.waiter)).unzip();
+    let (commands, waiters): (Vec<Command>, Vec<Option<Waiter>>) =
+        batch.into_iter().map(|proposal| (proposal.command, Some(proposal.waiter))).unzip();
+    let mut waiters = Waiters(waiters);
     let batch = CommandBatch { commands };
-    let sent = match route {
-        Route::Local => {
-            let _passing = gate.pass();
-            propose(&context, &batch).await
+    let sent = {
+        let mut work = std::pin::pin!(async {
+            match route {
+                Route::Local => {
+                    let _passing = gate.pass();
+                    propose(&context, &batch).await
+                }
+                Route::Remote(id, node) => forward(&context, id, &node, &batch).await,
+            }
+        });
+        loop {
+            tokio::select! {
+                sent = &mut work => break sent,
+                () = waiters.time_up() => waiters.expire(),
+            }
         }
-        Route::Remote(id, node) => forward(&context, id, &node, &batch).await,
     };
     match sent {
         Sent::Answered(answers) => {
-            debug_assert_eq!(answers.len(), waiters.len());
-            waiters.into_iter().zip(answers).for_each(|(waiter, answer)| waiter.answer(answer));
+            debug_assert_eq!(answers.len(), waiters.0.len());
+            for (waiter, answer) in waiters.0.into_iter().zip(answers) {
+                if let Some(waiter) = waiter {
+                    waiter.answer(answer);
+                }
+            }
             Vec::new()
         }
         Sent::Unknown(reason) => {
-            for waiter in waiters {
+            for waiter in waiters.0.into_iter().flatten() {
                 waiter.answer(Err(WriteError::Unknown(reason.to_owned())));
             }
             Vec::new()
@@ -290,12 +239,33 @@ async fn send(
                 () = context.leadership.clone().superseded(vote) => {}
                 () = tokio::time::sleep(RETRY_AFTER) => {}
             }
-            let queued = |waiter: Waiter| {
-                waiter.claim.store(QUEUED, Ordering::Release);
-                waiter
-            };
-            let again = batch.commands.into_iter().zip(waiters.into_iter().map(queued));
-            again.map(|(command, waiter)| Proposal { command, waiter }).collect()
+            let again = batch.commands.into_iter().zip(waiters.0);
+            again.filter_map(|(command, waiter)| Some(Proposal { command, waiter: waiter? })).collect()
+        }
+    }
+}
+
+/// Those who wait for a batch; `None` has been told that its time is up.
+struct Waiters(Vec<Option<Waiter>>);
+
+impl Waiters {
+    /// Resolves when the next of them has waited long enough.
+    async fn time_up(&self) {
+        match self.0.iter().flatten().map(|waiter| waiter.deadline).min() {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether their commands are applied is not known.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        for waiter in &mut self.0 {
+            if waiter.as_ref().is_some_and(|waiter| waiter.deadline <= now)
+                && let Some(waiter) = waiter.take()
+            {
+                waiter.answer(Err(WriteError::Unknown(errors::TIMEOUT.to_owned())));
+            }
         }
     }
 }
@@ -341,28 +311,4 @@ async fn forward(context: &Context, leader: u64, node: &Node, batch: &CommandBat
     let missing = || Err(WriteError::Unknown(errors::LEADER_CHANGED.to_owned()));
     answers.resize_with(batch.commands.len(), missing);
     Sent::Answered(answers)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_full_queue_refuses_at_once_and_says_that_a_retry_is_safe() {
-        // Nobody takes anything out of the queue.
-        let (proposer, _queue) = Proposer::new(Duration::from_secs(600));
-        let waiting: Vec<_> = (0..QUEUE)
-            .map(|_| {
-                let proposer = proposer.clone();
-                tokio::spawn(async move { proposer.propose(Command::default()).await })
-            })
-            .collect();
-        while proposer.pending() < QUEUE {
-            tokio::task::yield_now().await;
-        }
-        let refused = proposer.propose(Command::default()).await.expect_err("full");
-        assert_eq!(refused, WriteError::NotApplied(errors::TOO_MANY_REQUESTS.to_owned()));
-        assert!(refused.certainly_not_applied());
-        waiting.into_iter().for_each(|one| one.abort());
-    }
 }

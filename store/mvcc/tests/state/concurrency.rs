@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bytes::Bytes;
-use pintle_mvcc::{Entry, EventQuery, Mvcc, QueryError, Reader};
+use pintle_mvcc::{Entry, EventQuery, Mvcc, Options, QueryError, Reader};
 use pintle_proto::raft::{Command, command::Kind};
 use pintle_store_api::{KeyRange, Rejection, Revision, pb};
 
@@ -127,4 +127,97 @@ fn readers_see_whole_revisions_while_old_ones_are_removed() {
     assert_eq!(reader.current_revision(), Revision(ROUNDS + 1));
     assert!(!check_read(&reader, ROUNDS - 5), "below the floor");
     assert!(check_read(&reader, ROUNDS - 4), "at the floor");
+}
+
+/// Nobody asks for ranges, so what is applied goes to the database when enough has come together, on another
+/// thread: single keys must be found wherever they are, also those that the cache has forgotten.
+#[test]
+fn single_keys_are_found_before_and_after_they_are_written_out() {
+    const MANY: i64 = 300;
+    const PUTS: i64 = 20_000;
+    let place = |revision: i64| revision * 7 % MANY;
+    // The revision that wrote a key last, as of a revision; the first put makes revision 2.
+    let newest = |key: i64, head: i64| (2..=head).rev().take(MANY as usize).find(|r| place(*r) == key);
+    let name = |key: i64| Bytes::from(format!("key{key:03}"));
+    let temp = scratch();
+    let options = Options { pending_bytes: 30_000, ..options() };
+    let mut mvcc = Mvcc::open(temp.path(), options.clone()).expect("open");
+    let done = AtomicBool::new(false);
+    let reader = mvcc.reader();
+    let check = |key: i64| {
+        let seen = reader.current_revision().0;
+        let request = pb::RangeRequest { key: name(key), ..Default::default() };
+        let answer = reader.range(&request).expect("range");
+        let head = answer.header.expect("header").revision;
+        assert!(head >= seen, "what was current is not undone");
+        let found = answer.kvs.first().map(|kv| kv.mod_revision);
+        assert_eq!(found, newest(key, head), "key {key} at {head}");
+    };
+    thread::scope(|scope| {
+        for offset in 0..2 {
+            let (check, done) = (&check, &done);
+            scope.spawn(move || {
+                for key in (offset..).step_by(11) {
+                    if done.load(Ordering::Acquire) {
+                        break;
+                    }
+                    check(key % MANY);
+                }
+            });
+        }
+        let mut revision = 1;
+        while revision <= PUTS {
+            let commands: Vec<_> = (0..1 + revision % 40)
+                .map(|_| {
+                    revision += 1;
+                    let (key, value) = (name(place(revision)), vec![b'v'; 100].into());
+                    let put = pb::PutRequest { key, value, ..Default::default() };
+                    Command { kind: Some(Kind::Put(put)), caller: None }
+                })
+                .collect();
+            mvcc.apply(&[Entry { term: 1, commands: &commands }], Bytes::new()).expect("apply");
+        }
+        done.store(true, Ordering::Release);
+    });
+    (0..MANY).for_each(check);
+    let hash = |mvcc: &Mvcc| mvcc.reader().hash_kv(Revision(0)).expect("hash");
+    let before = hash(&mvcc);
+    drop(reader);
+    drop(mvcc);
+    let reopened = Mvcc::open(temp.path(), options).expect("reopen");
+    assert_eq!(hash(&reopened), before, "a clean stop writes what waits");
+}
+
+/// A lease counts as soon as it is applied, and its keys go with it, wherever both are.
+#[test]
+fn leases_are_known_before_they_are_written_out() {
+    use pintle_proto::raft::{LeaseGrant, LeaseRevoke};
+    let temp = scratch();
+    let options = Options { pending_bytes: 2_000, ..options() };
+    let mut mvcc = Mvcc::open(temp.path(), options).expect("open");
+    let command = |kind| Command { kind: Some(kind), caller: None };
+    let put = |id: i64| {
+        let (key, value) = (format!("key{id:04}").into(), vec![b'v'; 50].into());
+        command(Kind::Put(pb::PutRequest { key, value, lease: id, ..Default::default() }))
+    };
+    let mut apply = |commands: &[Command]| {
+        let applied = mvcc.apply(&[Entry { term: 1, commands }], Bytes::new()).expect("apply");
+        applied.outcomes.iter().all(Result::is_ok)
+    };
+    for id in 1..=500 {
+        assert!(apply(&[command(Kind::LeaseGrant(LeaseGrant { id, ttl: 9 }))]), "grant {id}");
+        assert!(apply(&[put(id)]), "put {id}");
+        if id % 7 == 0 {
+            let ids = vec![id / 7 * 3];
+            let revoke = command(Kind::LeaseRevoke(LeaseRevoke { ids, expired_in_term: 0 }));
+            assert!(apply(&[put(id / 7 * 3)]), "its lease is there, {id}");
+            assert!(apply(&[revoke]), "revoke, {id}");
+            assert!(!apply(&[put(id / 7 * 3)]), "its lease is gone, {id}");
+        }
+    }
+    let reader = mvcc.reader();
+    for lease in reader.leases().expect("leases") {
+        let keys = reader.lease_keys(lease.id).expect("keys");
+        assert_eq!(keys, [Bytes::from(format!("key{:04}", lease.id.0))]);
+    }
 }

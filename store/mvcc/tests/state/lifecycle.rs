@@ -1,14 +1,13 @@
 //! Crashes, snapshots and removal, where the random histories are too short to tell.
 
 use std::fs;
-use std::path::Path;
 
 use bytes::Bytes;
 use pintle_mvcc::{Entry, Mvcc, Options, QueryError};
 use pintle_proto::raft::{Command, command::Kind};
 use pintle_store_api::{Rejection, Revision, pb};
 
-use crate::replay::{options, scratch};
+use crate::replay::{self, options, scratch};
 
 fn put(key: &str, value: impl Into<Bytes>) -> Command {
     let put =
@@ -37,19 +36,6 @@ fn read(mvcc: &Mvcc, key: &'static str, revision: i64) -> Result<Option<Bytes>, 
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("create");
-    for entry in fs::read_dir(from).expect("list") {
-        let entry = entry.expect("entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("type").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("copy");
-        }
-    }
-}
-
 #[test]
 fn a_fresh_state_has_revision_one_and_no_metadata() {
     let temp = scratch();
@@ -72,8 +58,7 @@ fn a_crash_comes_back_to_what_was_flushed() {
     assert_eq!(mvcc.applied_meta().as_deref(), Some(&b"two"[..]));
     assert_eq!(mvcc.reader().flushed_meta().expect("flushed").as_deref(), Some(&b"one"[..]));
 
-    copy(&root, &crashed);
-    let recovered = Mvcc::open(&crashed, options()).expect("open");
+    let recovered = replay::crashed(&root, &crashed);
     assert_eq!(recovered.applied_meta().as_deref(), Some(&b"one"[..]));
     assert_eq!(read(&recovered, "a", 0), Ok(Some("1".into())));
 }
@@ -89,8 +74,7 @@ fn removal_waits_until_the_floor_is_flushed() {
     apply(&mut mvcc, &[compact(4)], b"two");
     assert_eq!(read(&mvcc, "a", 2), Err(Rejection::Compacted(Revision(4))));
 
-    copy(&root, &crashed);
-    let recovered = Mvcc::open(&crashed, options()).expect("open");
+    let recovered = replay::crashed(&root, &crashed);
     assert_eq!(recovered.applied_meta().as_deref(), Some(&b"one"[..]));
     recovered.reader().compact_physically().expect("compact");
     assert_eq!(read(&recovered, "a", 2), Ok(Some("1".into())));

@@ -116,14 +116,7 @@ impl Member {
         let flushed = index(self.mvcc.reader().flushed_meta().expect("flushed"));
         let from = self.root();
         let to = self.temp.path().join((self.generation + 1).to_string());
-        // Background work may delete a file between its listing and its copy: copy again.
-        let mvcc = loop {
-            if let Some(mvcc) = copy(&from, &to).ok().and_then(|()| Mvcc::open(&to, options()).ok())
-            {
-                break mvcc;
-            }
-            fs::remove_dir_all(&to).expect("remove");
-        };
+        let mvcc = crashed(&from, &to);
         self.generation += 1;
         self.mvcc = mvcc;
         let recovered = index(self.mvcc.applied_meta());
@@ -149,6 +142,17 @@ impl Member {
         assert_eq!(info.revision, reader.current_revision());
         self.mvcc.install(&dir).expect("install");
         assert_eq!(Some(info.applied), self.mvcc.applied_meta().or(Some(Bytes::new())));
+    }
+}
+
+/// The state that a crash now would come back to.
+pub(crate) fn crashed(from: &Path, to: &Path) -> Mvcc {
+    loop {
+        // Background work may delete a file between its listing and its copy: copy again.
+        if let Some(mvcc) = copy(from, to).ok().and_then(|()| Mvcc::open(to, options()).ok()) {
+            return mvcc;
+        }
+        fs::remove_dir_all(to).expect("remove");
     }
 }
 

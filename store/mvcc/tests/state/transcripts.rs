@@ -85,7 +85,7 @@ impl Session {
             Action::Read(request) => print::answer(reader.txn(&request), print::txn),
             Action::Events(query) => print::answer(reader.events(&query), print::catch_up),
             Action::Leases => print::leases(&reader.leases().expect("leases")),
-            Action::Alarms => print::alarms(&reader.alarms().expect("alarms")),
+            Action::Alarms => print::alarms(&reader.alarms()),
             Action::LeaseKeys(id) => print::keys(&reader.lease_keys(LeaseId(id)).expect("keys")),
         }
     }

@@ -88,6 +88,7 @@ impl Handle {
             return self.time_to_live(request).await;
         }
         let id = LeaseId(request.id);
+        self.settle().await;
         let check = |may: &Authorizer<'_>| {
             may.login()?;
             may.lease_read(id, self.core.reader())

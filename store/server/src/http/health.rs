@@ -186,10 +186,7 @@ async fn health(
 
 async fn problem(core: &Core, query: &str) -> Option<String> {
     let excluded = values(query, "exclude");
-    let raised = match alarms(core) {
-        Ok(raised) => raised,
-        Err(reason) => return Some(reason),
-    };
+    let raised = core.reader().alarms();
     let counts = |alarm: &&pb::AlarmMember| !excluded.contains(alarm.alarm().as_str_name());
     if let Some(alarm) = raised.iter().find(counts) {
         return Some(format!("ALARM {}", alarm.alarm().as_str_name()));
@@ -201,12 +198,8 @@ async fn problem(core: &Core, query: &str) -> Option<String> {
     read(core, serializable).await.err().map(|error| format!("RANGE ERROR:{error}"))
 }
 
-fn alarms(core: &Core) -> Result<Vec<pb::AlarmMember>, String> {
-    core.reader().alarms().map_err(|fault| fault.to_string())
-}
-
 fn no_corruption(core: &Core) -> Result<(), String> {
-    let corrupt = alarms(core)?.iter().any(|alarm| alarm.alarm() == AlarmType::Corrupt);
+    let corrupt = core.reader().alarms().iter().any(|alarm| alarm.alarm() == AlarmType::Corrupt);
     if corrupt { Err("alarm activated: CORRUPT".to_owned()) } else { Ok(()) }
 }
 

@@ -218,8 +218,7 @@ impl Peer for PeerService {
         self.check_member(request.addressed.as_ref())?;
         let _relaying = Counted::new(&self.core.relaying);
         let commands = request.batch.unwrap_or_default().commands;
-        let answers = commands.into_iter().map(|command| self.core.proposer.propose(command));
-        let answers = futures::future::join_all(answers).await;
+        let answers = self.core.proposer.propose_all(commands).await;
         let outcomes = pb::Outcomes {
             outcomes: answers.into_iter().map(wire::to_pb).collect(),
             index: self.core.applied_index(),
