@@ -65,7 +65,8 @@ impl Census {
     pub(crate) fn balance(&mut self, view: &View<'_>, is_settled: bool) -> Result<(), Fault> {
         let max = self.bucket_keys_max as i64;
         let mut touched = Vec::from_iter(self.touched.iter().cloned());
-        let is_too_large = |first| self.buckets.get(first).is_some_and(|count| *count > max * OVERSIZE);
+        let is_too_large =
+            |first| self.buckets.get(first).is_some_and(|count| *count > max * OVERSIZE);
         let cuts = is_settled || touched.iter().any(is_too_large);
         if cuts {
             touched.extend(std::mem::take(&mut self.large));

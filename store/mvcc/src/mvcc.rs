@@ -113,7 +113,8 @@ impl Mvcc {
         }
         self.alarms.clear();
         let alarms = &mut self.alarms;
-        self.database.write(Overlay::default(), &head, &applied, |pending| alarms.write_to(pending))?;
+        self.database
+            .write(Overlay::default(), &head, &applied, |pending| alarms.write_to(pending))?;
         self.database.raise(&self.alarms);
         self.database.flush()?;
         (self.head, self.applied) = (head, Some(applied));

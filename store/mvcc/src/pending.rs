@@ -128,7 +128,8 @@ impl Pending {
 
     /// The last record of each key, and those that ended.
     fn encode_records(&self, database: &Database, batch: &mut WriteBatch) {
-        let (current, history) = (database.family(Family::Current), database.family(Family::History));
+        let (current, history) =
+            (database.family(Family::Current), database.family(Family::History));
         let (mut encoded, mut value) = (Vec::new(), Vec::new());
         let order = in_order(&self.changes);
         for (place, index) in order.iter().enumerate() {
@@ -173,7 +174,8 @@ impl Pending {
 /// About what a change becomes in the database.
 fn bytes(change: &Changed) -> usize {
     let key = ENTRY_BYTES + change.key.len();
-    let record = |record: &Option<Record>| record.as_ref().map_or(0, |record| key + record.value.len());
+    let record =
+        |record: &Option<Record>| record.as_ref().map_or(0, |record| key + record.value.len());
     record(&change.previous) + record(&change.next) + key + log::KEY_BYTES
 }
 

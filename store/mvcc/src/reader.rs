@@ -98,8 +98,8 @@ impl Reader {
     }
 
     /// The compact floor: revisions below it are gone. −1 when nothing was ever compacted, as in etcd.
-    pub fn compact_revision(&self) -> Result<Revision, Fault> {
-        Ok(Revision(self.database.load().published().floor()))
+    pub fn compact_revision(&self) -> Revision {
+        Revision(self.database.load().published().floor())
     }
 
     /// Answers a range request from one consistent state. `header.revision` is filled.
@@ -290,12 +290,7 @@ impl Reader {
     }
 
     /// Bytes of living keys and values: what a quota should count. The same on every member.
-    pub fn live_bytes(&self) -> Result<u64, Fault> {
-        Ok(self.published_live_bytes())
-    }
-
-    /// The same, without a look at the database: for a check before every write.
-    pub fn published_live_bytes(&self) -> u64 {
+    pub fn live_bytes(&self) -> u64 {
         self.database.load().published().bytes().unsigned_abs()
     }
 
@@ -305,8 +300,8 @@ impl Reader {
     }
 
     /// The number of living keys.
-    pub fn key_count(&self) -> Result<u64, Fault> {
-        Ok(self.database.load().published().keys().unsigned_abs())
+    pub fn key_count(&self) -> u64 {
+        self.database.load().published().keys().unsigned_abs()
     }
 
     /// Writes what is only in memory to disk. Blocks on I/O; apply goes on meanwhile.

@@ -16,8 +16,8 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
-use hashbrown::hash_table::{Entry, HashTable};
 use hashbrown::DefaultHashBuilder;
+use hashbrown::hash_table::{Entry, HashTable};
 use parking_lot::RwLock;
 
 use crate::keyspace::Record;
@@ -286,7 +286,8 @@ mod tests {
                 assert_eq!(known.map(|known| known.modified), Some(earlier), "at {revision}");
             }
         }
-        let kept = recent.shards.iter().map(|shard| shard.read().old.len() + shard.read().young.len());
+        let kept =
+            recent.shards.iter().map(|shard| shard.read().old.len() + shard.read().young.len());
         assert!(kept.sum::<usize>() < 100, "what is settled goes");
     }
 

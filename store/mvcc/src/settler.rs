@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::Fault;
 use crate::database::Database;
 use crate::pending::{Asker, Urgency};
-use crate::Fault;
 
 /// Ends, and is waited for, when it is dropped.
 #[derive(Debug)]

@@ -148,7 +148,7 @@ pub(crate) async fn check_compacted(core: Arc<Core>, every: Duration) {
     let mut compared = 0;
     loop {
         tokio::time::sleep(every).await;
-        let Ok(Revision(floor)) = core.reader().compact_revision() else { continue };
+        let Revision(floor) = core.reader().compact_revision();
         if core.leadership.is_leader() && floor > compared {
             match compare_compacted(&core, floor).await {
                 Ok(true) => compared = floor,

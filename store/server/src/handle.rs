@@ -309,10 +309,7 @@ impl Store for Handle {
     async fn status(&self) -> Result<pb::StatusResponse, ReadError> {
         self.require(|may| may.login()).await?;
         let core = &self.core;
-        let size = |size: Result<u64, Fault>| {
-            size.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
-                .map_err(|error| fault(&error))
-        };
+        let size = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         let leader = core.leadership.leader_id().unwrap_or(0);
         let mut problems = Vec::new();
         if leader == 0 {
@@ -324,13 +321,13 @@ impl Store for Handle {
         Ok(pb::StatusResponse {
             header: Some(core.header()),
             version: VERSION.to_owned(),
-            db_size: size(core.reader().db_size())?,
+            db_size: size(core.reader().db_size().map_err(|error| fault(&error))?),
             leader,
             raft_index: core.leadership.last_index(),
             raft_term: core.leadership.term(),
             raft_applied_index: core.applied_index(),
             errors: problems,
-            db_size_in_use: size(core.reader().live_bytes())?,
+            db_size_in_use: size(core.reader().live_bytes()),
             is_learner: core.is_learner(),
             storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: core.quota.reported(),

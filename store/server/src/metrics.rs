@@ -164,20 +164,15 @@ fn keyspace(core: &Core, text: &mut Text) {
         "The revision of users and roles.",
         reader.auth().revision(),
     );
+    let name = "etcd_debugging_mvcc_compact_revision";
+    text.gauge(name, "The compact floor.", reader.compact_revision());
+    text.gauge("etcd_debugging_mvcc_keys_total", "Living keys.", reader.key_count());
     // What cannot be read is left out rather than told wrong.
-    if let Ok(floor) = reader.compact_revision() {
-        text.gauge("etcd_debugging_mvcc_compact_revision", "The compact floor.", floor);
-    }
-    if let Ok(keys) = reader.key_count() {
-        text.gauge("etcd_debugging_mvcc_keys_total", "Living keys.", keys);
-    }
     if let Ok(bytes) = reader.db_size() {
         text.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the database.", bytes);
     }
-    if let Ok(bytes) = reader.live_bytes() {
-        let name = "etcd_mvcc_db_total_size_in_use_in_bytes";
-        text.gauge(name, "Bytes of living keys and values.", bytes);
-    }
+    let name = "etcd_mvcc_db_total_size_in_use_in_bytes";
+    text.gauge(name, "Bytes of living keys and values.", reader.live_bytes());
 }
 
 fn disk(core: &Core, text: &mut Text) {

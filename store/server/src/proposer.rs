@@ -240,7 +240,9 @@ async fn send(
                 () = tokio::time::sleep(RETRY_AFTER) => {}
             }
             let again = batch.commands.into_iter().zip(waiters.0);
-            again.filter_map(|(command, waiter)| Some(Proposal { command, waiter: waiter? })).collect()
+            again
+                .filter_map(|(command, waiter)| Some(Proposal { command, waiter: waiter? }))
+                .collect()
         }
     }
 }

@@ -41,7 +41,7 @@ impl Quota {
 /// Refuses what does not fit any more, and tells everybody.
 pub(crate) async fn check(core: &Core, cost: u64) -> Result<(), WriteError> {
     let quota = &core.quota;
-    if quota.bytes_max.is_none() || quota.has_room(core.reader().published_live_bytes(), cost) {
+    if quota.bytes_max.is_none() || quota.has_room(core.reader().live_bytes(), cost) {
         return Ok(());
     }
     if !quota.raising.swap(true, Ordering::AcqRel) {

@@ -137,7 +137,8 @@ fn single_keys_are_found_before_and_after_they_are_written_out() {
     const PUTS: i64 = 20_000;
     let place = |revision: i64| revision * 7 % MANY;
     // The revision that wrote a key last, as of a revision; the first put makes revision 2.
-    let newest = |key: i64, head: i64| (2..=head).rev().take(MANY as usize).find(|r| place(*r) == key);
+    let newest =
+        |key: i64, head: i64| (2..=head).rev().take(MANY as usize).find(|r| place(*r) == key);
     let name = |key: i64| Bytes::from(format!("key{key:03}"));
     let temp = scratch();
     let options = Options { pending_bytes: 30_000, ..options() };

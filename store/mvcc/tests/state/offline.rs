@@ -268,7 +268,7 @@ fn a_rebased_state_begins_anew_and_goes_on() {
     let mut mvcc = Mvcc::open(temp.path(), options()).expect("open");
     mvcc.rebase(1_000, true, Bytes::from_static(b"new")).expect("rebased");
     assert_eq!(mvcc.reader().current_revision(), Revision(1_042));
-    assert_eq!(mvcc.reader().compact_revision().expect("floor"), Revision(1_042));
+    assert_eq!(mvcc.reader().compact_revision(), Revision(1_042));
     let commands = [Command { kind: Some(put("k00", "next", 0)), caller: server() }];
     let entry = Entry { term: 1, commands: &commands };
     mvcc.apply(&[entry], Bytes::from_static(b"newer")).expect("apply");

@@ -89,7 +89,7 @@ fn load(
     reader: &Reader,
     from: i64,
 ) -> Result<Arc<Block>, QueryError> {
-    let floor = reader.compact_revision()?.0;
+    let floor = reader.compact_revision().0;
     if from < floor {
         let floor = pintle_store_api::Rejection::Compacted(Revision(floor));
         return Err(QueryError::Rejected(floor));

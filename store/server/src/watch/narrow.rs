@@ -86,7 +86,7 @@ impl Narrow {
         reader: &Reader,
         query: &EventQuery,
     ) -> Result<Option<Part>, QueryError> {
-        let (from, floor) = (query.from.0, reader.compact_revision()?.0);
+        let (from, floor) = (query.from.0, reader.compact_revision().0);
         let Some(place) = self.0.known(&What::of(query)) else { return Ok(None) };
         let Some(gathered) = place.piece.try_lock() else { return Ok(None) };
         let parts = gathered.as_ref().filter(|known| known.covers(from, floor));
@@ -101,7 +101,7 @@ impl Narrow {
         reader: &Reader,
         query: &EventQuery,
     ) -> Result<Option<Found>, QueryError> {
-        let (from, floor) = (query.from.0, reader.compact_revision()?.0);
+        let (from, floor) = (query.from.0, reader.compact_revision().0);
         if from < floor {
             return Err(QueryError::Rejected(Rejection::Compacted(Revision(floor))));
         }

@@ -182,7 +182,6 @@ impl Watcher {
         key: i64,
     ) -> Result<Self, WatchError> {
         let floor = hub.reader().compact_revision();
-        let floor = floor.map_err(|fault| WatchError::Unavailable(fault.to_string()))?;
         if spec.start > 0 && spec.start < floor.0 {
             return Err(WatchError::Compacted(floor));
         }
