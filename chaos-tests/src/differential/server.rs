@@ -54,7 +54,7 @@ impl Server {
         let (client, peer) = (free_port(), free_port());
         let url = format!("http://127.0.0.1:{client}");
         let peer = format!("http://127.0.0.1:{peer}");
-        let config = Config {
+        let mut config = Config {
             data_dir: dir.path().join("data"),
             listen_client_urls: vec![url.clone()],
             advertise_client_urls: vec![url.clone()],
@@ -67,6 +67,8 @@ impl Server {
             bcrypt_cost: BCRYPT_COST,
             ..Config::default()
         };
+        // Small, so that single keys are read from everywhere where they may be.
+        (config.state.pending_bytes, config.state.recent_bytes) = (4_000, 20_000);
         let member = start(config).await.map_err(|error| format!("the store: {error}"))?;
         member.ready().await;
         Ok(Self { url, running: Running::Pintle(Some(member)), _dir: dir })

@@ -85,7 +85,7 @@ impl Cluster {
     fn place(&self, initial_cluster: Vec<(String, String)>, joins: bool) -> usize {
         let mut places = self.places.lock();
         let place = places.len();
-        let config = Config {
+        let mut config = Config {
             name: format!("m{place}"),
             listen_client_urls: Vec::new(),
             advertise_client_urls: vec![format!("http://member-{place}.simulated:2379")],
@@ -98,6 +98,8 @@ impl Cluster {
             watch_progress_interval: Duration::from_secs(1),
             ..Config::default()
         };
+        // Small, so that little has to be written before all is on its usual way.
+        (config.state.pending_bytes, config.state.recent_bytes) = (4_000, 20_000);
         let (incarnation, running, may_fail, removed) = Default::default();
         places.push(Place { config, incarnation, running, may_fail, removed });
         place

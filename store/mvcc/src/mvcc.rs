@@ -42,7 +42,7 @@ impl Mvcc {
         let alarms = Alarms::load(&database)?;
         let auth = Arc::new(Auth::load(&database)?);
         let reader = Reader::new(Arc::clone(&database), Arc::clone(&auth));
-        let settler = Settler::start()?;
+        let settler = Settler::start(options.pending_thread)?;
         Ok(Self {
             settler,
             generations,

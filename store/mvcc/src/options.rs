@@ -13,6 +13,9 @@ pub struct Options {
     /// Changes that wait in memory until they are written to the database together, sorted. More make writes
     /// cheaper, and the first read of a range after many writes slower.
     pub pending_bytes: usize,
+    /// Whether a thread of its own writes them, so that apply goes on meanwhile; without it apply does that on the
+    /// spot, as a simulation needs it.
+    pub pending_thread: bool,
     /// Threads for flushes and compactions.
     pub background_jobs: u32,
     /// Keys of a range are counted in buckets of at most this many: more make counting slower at
@@ -27,6 +30,7 @@ impl Default for Options {
             write_buffer_bytes: 64 << 20,
             recent_bytes: 64 << 20,
             pending_bytes: 16 << 20,
+            pending_thread: true,
             background_jobs: 2,
             count_bucket_keys_max: 1_024,
         }

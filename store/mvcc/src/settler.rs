@@ -8,7 +8,7 @@ use crate::Fault;
 use crate::database::Database;
 use crate::pending::{Asker, Urgency};
 
-/// Ends, and is waited for, when it is dropped.
+/// Ends, and is waited for, when it is dropped. Without a thread the writer does its work.
 #[derive(Debug)]
 pub(crate) struct Settler {
     /// Full while a write waits to be made.
@@ -17,7 +17,10 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    pub(crate) fn start() -> Result<Self, Fault> {
+    pub(crate) fn start(has_thread: bool) -> Result<Self, Fault> {
+        if !has_thread {
+            return Ok(Self { requests: None, thread: None });
+        }
         let (requests, queue) = sync_channel::<Arc<Database>>(1);
         let run = move || {
             for database in queue {
@@ -37,13 +40,11 @@ impl Settler {
         match database.urgency() {
             Urgency::Settled => return Ok(true),
             Urgency::CanWait => {}
-            Urgency::Due => {
-                if let Some(requests) = &self.requests {
-                    // One that waits already will take this along.
-                    drop(requests.try_send(Arc::clone(database)));
-                }
+            Urgency::Due if let Some(requests) = &self.requests => {
+                // One that waits already will take this along.
+                drop(requests.try_send(Arc::clone(database)));
             }
-            Urgency::Overdue => {
+            Urgency::Due | Urgency::Overdue => {
                 database.settle(Asker::Writer)?;
                 return Ok(true);
             }

@@ -38,6 +38,7 @@ use crate::peer::Peers;
 use crate::proposer::Proposer;
 use crate::quota::{self, Quota};
 use crate::read_index::ReadIndex;
+use crate::simulation::is_simulated;
 use crate::watch::Hub;
 use crate::{
     compactor, corruption, fail_over, lease, members, proposer, read_index, retention, tls,
@@ -185,7 +186,8 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     let make_hub = |reader| Arc::clone(hub.insert(Hub::new(reader, memory)));
     let machine = StateMachine::open(
         &dir.join("state"),
-        memory.state(config.state.clone()),
+        // What is a thread on the machine is none in a simulation.
+        pintle_mvcc::Options { pending_thread: !is_simulated(), ..memory.state(config.state.clone()) },
         snapshots,
         make_hub,
         Arc::clone(&leases),

@@ -141,7 +141,7 @@ fn single_keys_are_found_before_and_after_they_are_written_out() {
         |key: i64, head: i64| (2..=head).rev().take(MANY as usize).find(|r| place(*r) == key);
     let name = |key: i64| Bytes::from(format!("key{key:03}"));
     let temp = scratch();
-    let options = Options { pending_bytes: 30_000, ..options() };
+    let options = Options { pending_bytes: 30_000, pending_thread: true, ..options() };
     let mut mvcc = Mvcc::open(temp.path(), options.clone()).expect("open");
     let done = AtomicBool::new(false);
     let reader = mvcc.reader();
@@ -194,7 +194,7 @@ fn single_keys_are_found_before_and_after_they_are_written_out() {
 fn leases_are_known_before_they_are_written_out() {
     use pintle_proto::raft::{LeaseGrant, LeaseRevoke};
     let temp = scratch();
-    let options = Options { pending_bytes: 2_000, ..options() };
+    let options = Options { pending_bytes: 2_000, pending_thread: true, ..options() };
     let mut mvcc = Mvcc::open(temp.path(), options).expect("open");
     let command = |kind| Command { kind: Some(kind), caller: None };
     let put = |id: i64| {

@@ -22,6 +22,7 @@ pub(crate) fn options() -> Options {
         write_buffer_bytes: 4 << 20,
         recent_bytes: 4_000,
         pending_bytes: 1_000,
+        pending_thread: false,
         background_jobs: 2,
         count_bucket_keys_max: 3,
     }
