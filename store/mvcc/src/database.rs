@@ -159,6 +159,11 @@ impl Database {
         self.backlog.settle(self, asker)
     }
 
+    #[cfg(test)]
+    pub(crate) fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
     /// Whether that takes next to no time.
     pub(crate) fn is_nearly_settled(&self) -> bool {
         self.backlog.is_nearly_settled()

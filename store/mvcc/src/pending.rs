@@ -24,8 +24,8 @@ use crate::overlay::{Changed, Overlay};
 
 /// What an entry of RocksDB costs beside its key and value, about.
 const ENTRY_BYTES: usize = 40;
-/// When a reader had to wait for a write, the next write is made when so much has come together; then
-/// twice as much for each write that nobody asked for.
+/// When a reader had to wait for a write, the next write is made when so much has come together; and
+/// a quarter more after each write that nobody asked for. So a reader now and then does not wait long.
 const BYTES_MIN: usize = 128 << 10;
 
 /// So much is written in less than a millisecond.
@@ -46,7 +46,6 @@ pub(crate) struct Pending {
 }
 
 /// What waits, and what is being written.
-#[derive(Default)]
 pub(crate) struct Backlog {
     /// Held by whoever writes to RocksDB.
     writing: Mutex<()>,
@@ -132,14 +131,15 @@ impl Pending {
             (database.family(Family::Current), database.family(Family::History));
         let (mut encoded, mut value) = (Vec::new(), Vec::new());
         let order = in_order(&self.changes);
-        for (place, index) in order.iter().enumerate() {
+        for (place, (number, index)) in order.iter().enumerate() {
             let Changed { key, revision, previous, next, .. } = &self.changes[*index];
             if let Some(previous) = previous {
                 history::encode(key, *revision, &mut encoded);
                 previous.as_ref().encode(&mut value);
                 batch.put_cf(history, &encoded, &value);
             }
-            let follows = |next: &usize| self.changes[*next].key == *key;
+            let follows =
+                |(other, next): &(u64, usize)| other == number && self.changes[*next].key == *key;
             match next {
                 _ if order.get(place + 1).is_some_and(follows) => {}
                 None => batch.delete_cf(current, key),
@@ -179,8 +179,9 @@ fn bytes(change: &Changed) -> usize {
     record(&change.previous) + record(&change.next) + key + log::KEY_BYTES
 }
 
-/// The places of changes in the order of their keys; those of equal keys in the order in which they are.
-fn in_order(changes: &[Changed]) -> Vec<usize> {
+/// The places of changes in the order of their keys; those of equal keys in the order in which they are. The
+/// number before is the same for equal keys, and seldom for others.
+fn in_order(changes: &[Changed]) -> Vec<(u64, usize)> {
     let Some(first) = changes.first() else { return Vec::new() };
     let common = changes.iter().fold(first.key.len(), |length, one| {
         let same = first.key.iter().zip(&one.key).take(length);
@@ -194,7 +195,7 @@ fn in_order(changes: &[Changed]) -> Vec<usize> {
         let keys = || changes[*place].key.cmp(&changes[*later].key);
         one.cmp(other).then_with(keys).then(place.cmp(later))
     });
-    order.into_iter().map(|(_, place)| place).collect()
+    order
 }
 
 /// The first eight bytes as a number: its order is theirs, as far as they go.
@@ -296,8 +297,61 @@ impl Backlog {
         queue.under_way = Some(Arc::clone(&pending));
         queue.bytes_wanted = match asker {
             Asker::Reader => BYTES_MIN.min(self.bytes_max),
-            Asker::Writer => (queue.bytes_wanted * 2).min(self.bytes_max),
+            Asker::Writer => (queue.bytes_wanted * 5 / 4).min(self.bytes_max),
         };
         Ok(Some((pending, head, encoded)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Keys that have much in common, or are each other's beginning.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        let byte = || prop_oneof![Just(0u8), Just(1), Just(0xff), any::<u8>()];
+        let long =
+            vec(byte(), 0..12).prop_map(|end| [b"/registry/pods/".as_slice(), &end].concat());
+        prop_oneof![long, vec(byte(), 0..4)]
+    }
+
+    fn changed(key: Vec<u8>) -> Changed {
+        Changed { key: key.into(), revision: 2, sub: 0, previous: None, next: None }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_are_sorted_by_key_and_keep_their_order(keys in vec(key(), 0..40)) {
+            let mut expected: Vec<usize> = (0..keys.len()).collect();
+            expected.sort_by_key(|place| &keys[*place]);
+            let changes: Vec<Changed> = keys.iter().cloned().map(changed).collect();
+            let order = in_order(&changes);
+            prop_assert_eq!(order.iter().map(|(_, place)| *place).collect::<Vec<_>>(), expected);
+            for pair in order.windows(2) {
+                let same_key = changes[pair[0].1].key == changes[pair[1].1].key;
+                prop_assert!(!same_key || pair[0].0 == pair[1].0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_makes_writes_small_for_a_while() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = crate::Options { pending_bytes: 1 << 20, ..crate::Options::default() };
+        let database = Database::open(folder.path(), &options).expect("open");
+        let write = |asker| {
+            let head = Head { revision: 2, ..Head::default() };
+            database.write(Overlay::default(), &head, b"", |_| ()).expect("written");
+            database.settle(asker).expect("settled");
+            database.backlog().queue.lock().bytes_wanted
+        };
+        assert_eq!(write(Asker::Writer), 1 << 20);
+        assert_eq!(write(Asker::Reader), BYTES_MIN);
+        assert_eq!(write(Asker::Writer), BYTES_MIN * 5 / 4);
+        let grown = (0..20).map(|_| write(Asker::Writer)).last();
+        assert_eq!(grown, Some(1 << 20));
     }
 }

@@ -1,8 +1,9 @@
 //! Reads of the state, concurrent with apply.
 //!
 //! Every read but that of one key's newest record has everything written to RocksDB that was applied, then
-//! takes a snapshot and the head that was written with it, so what it answers is the state after some whole batch. Reads of old revisions look at the flushed floor once
-//! more when they are done: only what lay above it is certain to have been there throughout.
+//! takes a snapshot and the head that was written with it, so what it answers is the state after some whole
+//! batch. Reads of old revisions look at the flushed floor once more when they are done: only what lay above
+//! it is certain to have been there throughout.
 
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -187,7 +187,10 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     let machine = StateMachine::open(
         &dir.join("state"),
         // What is a thread on the machine is none in a simulation.
-        pintle_mvcc::Options { pending_thread: !is_simulated(), ..memory.state(config.state.clone()) },
+        pintle_mvcc::Options {
+            pending_thread: !is_simulated(),
+            ..memory.state(config.state.clone())
+        },
         snapshots,
         make_hub,
         Arc::clone(&leases),
