@@ -1,18 +1,23 @@
-//! The thread that writes what has come together, so that apply goes on meanwhile.
+//! The thread that writes what has come together, so that apply goes on meanwhile; and what is left
+//! when nothing has come for a while, so that the next reader of a range finds it written.
 
-use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::Fault;
 use crate::database::Database;
 use crate::pending::{Asker, Urgency};
 
+/// What has waited so long while nothing came is written.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// Ends, and is waited for, when it is dropped. Without a thread the writer does its work.
 #[derive(Debug)]
 pub(crate) struct Settler {
-    /// Full while a write waits to be made.
-    requests: Option<SyncSender<Arc<Database>>>,
+    /// Databases to look at. Full while it has not got to the one before.
+    requests: Option<SyncSender<Weak<Database>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -21,35 +26,57 @@ impl Settler {
         if !has_thread {
             return Ok(Self { requests: None, thread: None });
         }
-        let (requests, queue) = sync_channel::<Arc<Database>>(1);
-        let run = move || {
-            for database in queue {
-                if let Err(fault) = database.settle(Asker::Writer) {
-                    // The next apply is told, too.
-                    tracing::error!(%fault, "what was applied could not be written");
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("mvcc-settle".to_owned()).spawn(run);
+        let (requests, queue) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("mvcc-settle".to_owned());
+        let thread = thread.spawn(move || run(&queue));
         let thread = thread.map_err(Fault::Thread)?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
     /// Before a batch is made: has written what should be. Whether everything is in RocksDB.
     pub(crate) fn look(&self, database: &Arc<Database>) -> Result<bool, Fault> {
-        match database.urgency() {
-            Urgency::Settled => return Ok(true),
-            Urgency::CanWait => {}
-            Urgency::Due if let Some(requests) = &self.requests => {
+        let urgency = database.urgency();
+        match (urgency, &self.requests) {
+            // Also told when the first comes after a while: it looks for what stays.
+            (Urgency::Settled | Urgency::Due, Some(requests)) => {
                 // One that waits already will take this along.
-                drop(requests.try_send(Arc::clone(database)));
+                drop(requests.try_send(Arc::downgrade(database)));
             }
-            Urgency::Due | Urgency::Overdue => {
+            (Urgency::Due, None) | (Urgency::Overdue, _) => {
                 database.settle(Asker::Writer)?;
                 return Ok(true);
             }
+            (Urgency::Settled, None) | (Urgency::CanWait, _) => {}
         }
-        Ok(false)
+        Ok(urgency == Urgency::Settled)
+    }
+}
+
+fn run(requests: &Receiver<Weak<Database>>) {
+    while let Ok(mut database) = requests.recv() {
+        let mut seen = None;
+        // Until everything is written, or the database is gone.
+        while let Some(current) = database.upgrade() {
+            let revision = current.published().revision();
+            let write = match current.urgency() {
+                Urgency::Settled if seen == Some(revision) => break,
+                Urgency::Due | Urgency::Overdue => true,
+                Urgency::CanWait => seen == Some(revision),
+                Urgency::Settled => false,
+            };
+            if write && let Err(fault) = current.settle(Asker::Writer) {
+                // The next apply is told, too.
+                tracing::error!(%fault, "what was applied could not be written");
+                break;
+            }
+            drop(current);
+            seen = Some(revision);
+            match requests.recv_timeout(QUIET) {
+                Ok(next) => (database, seen) = (next, None),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
     }
 }
 

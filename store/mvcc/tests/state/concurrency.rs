@@ -189,6 +189,33 @@ fn single_keys_are_found_before_and_after_they_are_written_out() {
     assert_eq!(hash(&reopened), before, "a clean stop writes what waits");
 }
 
+/// Whoever reads a range after a while need not wait for it.
+#[test]
+fn what_waits_is_written_when_nothing_comes() {
+    let temp = scratch();
+    let options = Options { pending_bytes: 16 << 20, pending_thread: true, ..options() };
+    let mut mvcc = Mvcc::open(temp.path(), options).expect("open");
+    let reader = mvcc.reader();
+    for round in 0..2 {
+        let (key, value) = ("large".into(), vec![b'v'; 100 << 10].into());
+        let put = pb::PutRequest { key, value, ..Default::default() };
+        let put = Command { kind: Some(Kind::Put(put)), caller: None };
+        let small = (0..1_000).map(|_| {
+            let (key, value) = ("small".into(), vec![b'v'; 100].into());
+            let put = pb::PutRequest { key, value, ..Default::default() };
+            Command { kind: Some(Kind::Put(put)), caller: None }
+        });
+        let commands: Vec<_> = [put].into_iter().chain(small).collect();
+        mvcc.apply(&[Entry { term: 1, commands: &commands[..1] }], Bytes::new()).expect("apply");
+        assert!(reader.is_nearly_settled(), "large values are written at once, round {round}");
+        mvcc.apply(&[Entry { term: 1, commands: &commands[1..] }], Bytes::new()).expect("apply");
+        assert!(!reader.is_nearly_settled(), "round {round}");
+        while !reader.is_nearly_settled() {
+            thread::yield_now();
+        }
+    }
+}
+
 /// A lease counts as soon as it is applied, and its keys go with it, wherever both are.
 #[test]
 fn leases_are_known_before_they_are_written_out() {
