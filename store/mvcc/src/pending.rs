@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(write(Asker::Writer), 1 << 20);
         assert_eq!(write(Asker::Reader), BYTES_MIN);
         assert_eq!(write(Asker::Writer), BYTES_MIN * 5 / 4);
-        let grown = (0..20).map(|_| write(Asker::Writer)).last();
+        let grown = (0..20).map(|_| write(Asker::Writer)).max();
         assert_eq!(grown, Some(1 << 20));
     }
 }
