@@ -100,7 +100,6 @@ impl Database {
         let alarms = ArcSwap::default();
         let database = Self { db, published, recent, backlog, alarms, flushed_floor, folder };
         let (head, _) = database.load()?;
-        database.raise(&Alarms::load(&database)?);
         database.recent.settled(head.revision);
         database.published.publish(&head, || Ok(()), |()| ())?;
         database.flushed()?;
@@ -174,7 +173,7 @@ impl Database {
         self.backlog.urgency()
     }
 
-    /// A lease as it is now, for the one writer.
+    /// A lease as it is now, wherever that is known.
     pub(crate) fn lease(&self, id: i64) -> Result<Option<LeaseRecord>, Fault> {
         if let Some(known) = self.backlog.lease(id) {
             return Ok(known);

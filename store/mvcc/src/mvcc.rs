@@ -40,6 +40,7 @@ impl Mvcc {
         let (head, applied) = database.load()?;
         let census = Census::load(&database, options.count_bucket_keys_max)?;
         let alarms = Alarms::load(&database)?;
+        database.raise(&alarms);
         let auth = Arc::new(Auth::load(&database)?);
         let reader = Reader::new(Arc::clone(&database), Arc::clone(&auth));
         let settler = Settler::start(options.pending_thread)?;
@@ -130,6 +131,7 @@ impl Mvcc {
         let (head, applied) = database.load()?;
         let census = Census::load(&database, self.options.count_bucket_keys_max)?;
         let alarms = Alarms::load(&database)?;
+        database.raise(&alarms);
         let auth = Auth::load(&database)?;
         self.generations.activate()?;
         let old = std::mem::replace(&mut self.database, Arc::clone(&database));

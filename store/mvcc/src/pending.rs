@@ -1,7 +1,7 @@
 //! What was applied and is not in RocksDB yet.
 //!
 //! RocksDB's memtables are skip lists. A put writes `current` and `history` at a random place each, and
-//! looking for the place costs more than the rest of the put. So changes are gathered here, in the order in
+//! looking for the places was a fifth of all that a put cost. So changes are gathered here, in the order in
 //! which they happen, and go to RocksDB together, sorted, in one atomic write: then each place is next to the one before,
 //! which the processor's caches hold. A key that changed several times is written to `current` once.
 //!
@@ -54,7 +54,6 @@ pub(crate) struct Backlog {
     bytes_max: usize,
 }
 
-#[derive(Default)]
 struct Queue {
     waiting: Pending,
     under_way: Option<Arc<Pending>>,

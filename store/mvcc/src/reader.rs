@@ -339,8 +339,8 @@ impl Reader {
         self.database.load_full().checkpoint(dir)
     }
 
-    /// Whether reads of ranges and of the past start next to at once. Else they first wait until what was applied
-    /// is in RocksDB, up to a tenth of a second after many writes: [`Reader::settle`] does that alone.
+    /// Whether reads of ranges and of the past start at once, or nearly. Else they first wait until what was applied
+    /// is in RocksDB, some 20 ms after many writes and longer on busy processors: [`Reader::settle`] does that alone.
     pub fn is_nearly_settled(&self) -> bool {
         self.database.load().is_nearly_settled()
     }

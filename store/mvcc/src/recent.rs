@@ -4,7 +4,7 @@
 //! record of one key. The database finds it by a walk through a skip list (or a file) that no
 //! processor cache holds, which costs as much as the write itself; hot keys are found here instead. Two
 //! generations bound the memory: what was neither written nor read from the database again
-//! while a whole generation filled up is forgotten.
+//! while a whole generation filled up is forgotten, unless RocksDB does not have it yet.
 //!
 //! The one writer takes over what it has written ([`Recent::remember`]) while
 //! [`Published`](crate::database::Published) says so; readers add what they had to look for
@@ -28,7 +28,7 @@ use crate::overlay::Written;
 const ENTRY_BYTES: usize = 192;
 /// Larger values are cheap to find beside what they cost otherwise.
 const VALUE_BYTES_MAX: usize = 16 << 10;
-/// Parts with a lock each, so that readers seldom wait for the writer or for each other. A power of two.
+/// Parts with a lock each, so that readers seldom wait for the writer or for each other.
 const SHARDS: usize = 16;
 
 /// The newest record of a key, or that there is none.

@@ -45,7 +45,7 @@ impl Published {
     }
 
     /// Writes, turns over what is remembered of the newest records, and publishes the head. Only the one
-    /// writer may call this. After a fault readers stay on snapshots and on what is remembered.
+    /// writer may call this. After a fault there is only what is remembered, and snapshots where nothing waits to be written.
     pub(super) fn publish<T>(
         &self,
         head: &Head,
@@ -78,8 +78,7 @@ impl Published {
         self.unchanged(WRITING, |head, _| read(head))
     }
 
-    /// The same without luck: nothing is written until it has read. After a fault it sees what can still be
-    /// told apart from what was written midway: the state before.
+    /// The same without luck: nothing is written until it has read. `None` after a fault.
     pub(crate) fn alone<T>(&self, read: impl FnOnce(Head, Moment) -> T) -> Option<T> {
         let _writing = self.writing.lock();
         self.undisturbed(read)

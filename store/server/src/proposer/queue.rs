@@ -137,8 +137,10 @@ impl Entrance {
 }
 
 impl Exit {
-    /// The oldest that somebody still waits for, at most so many of about so many bytes.
+    /// The oldest that somebody still waits for, at most so many of about so many bytes. Whose time is up is
+    /// answered instead.
     pub(super) fn take(&mut self, commands_max: usize, bytes_max: usize) -> Vec<Proposal> {
+        self.expire();
         let mut state = self.shared.state.lock();
         let mut taken = Vec::with_capacity(state.waiting.len().min(commands_max));
         let mut bytes = 0;
