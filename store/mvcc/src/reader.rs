@@ -119,6 +119,12 @@ impl Reader {
         })
     }
 
+    /// The answer to a request for one key as it is now, if memory alone can give it. Never blocks on I/O.
+    pub fn range_of_known(&self, request: &pb::RangeRequest) -> Option<pb::RangeResponse> {
+        let newest_of_one = request.range_end.is_empty() && request.revision <= 0;
+        newest_of_one.then(|| known(&self.database.load(), request)).flatten()
+    }
+
     /// Answers a range request that has neither order nor filters in pages of about `page_bytes`, as
     /// `take` wants them: all from one consistent state, which is held meanwhile. Their merge is the
     /// answer of [`Reader::range`]; header, `more` and `count` are on the last. Blocks on I/O.
@@ -357,11 +363,10 @@ impl Reader {
         request: &pb::RangeRequest,
     ) -> Option<Result<pb::RangeResponse, QueryError>> {
         let database = &**self.database.load();
-        let (published, recent) = (database.published(), database.recent());
-        let known = published.unturned(|head| Some((head.revision, recent.get(&request.key)?)));
-        if let Some((revision, record)) = known.flatten() {
-            return Some(Ok(range::of_record(revision, request, record)));
+        if let Some(answer) = known(database, request) {
+            return Some(Ok(answer));
         }
+        let (published, recent) = (database.published(), database.recent());
         let look = |head: Head, moment| {
             let (snapshot, overlay, revision) = (None, None, head.revision);
             let view = View { database, snapshot, overlay, head, revision };
@@ -427,6 +432,13 @@ fn oldest_read(request: &pb::TxnRequest, answer: &pb::TxnResponse) -> Option<i64
         _ => None,
     });
     revisions.min()
+}
+
+/// The answer to a request for the newest record of one key, if that is remembered.
+fn known(database: &Database, request: &pb::RangeRequest) -> Option<pb::RangeResponse> {
+    let look = |head: Head| Some((head.revision, database.recent().get(&request.key)?));
+    let (revision, record) = database.published().unturned(look).flatten()?;
+    Some(range::of_record(revision, request, record))
 }
 
 fn not_read_only() -> Rejection {

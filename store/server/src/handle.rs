@@ -25,12 +25,11 @@ use tonic::Code;
 pub(crate) use self::pages::{Budget, is_pageable};
 use crate::auth::Asker;
 use crate::core::Core;
-use crate::host::blocking;
+use crate::host::{aside, blocking};
 use crate::watch::{self, Spec};
 use crate::{STORAGE_VERSION, VERSION, alarms, corruption, errors, members, quota};
 
-/// A range that may give more keys than this is read on a blocking thread, so that it holds up
-/// nobody else.
+/// A range that may give more keys than this is read on a blocking thread.
 const INLINE_KEYS_MAX: i64 = 16;
 
 /// Reads, writes, watches and leases of the member that runs in this process.
@@ -107,17 +106,15 @@ impl Handle {
         }
     }
 
-    /// Runs a read of the state, on a blocking thread when it may be long.
+    /// Runs a read of the state where it holds up nobody else.
     async fn read<T: Send + 'static>(
         &self,
         long: bool,
         read: impl FnOnce(&pintle_mvcc::Reader) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        if !long {
-            return read(self.core.reader()).map_err(query);
-        }
         let reader = self.core.reader().clone();
-        let answer = blocking(move || read(&reader)).await;
+        let read = move || read(&reader);
+        let answer = if long { blocking(read).await } else { aside(read).await };
         answer.map_err(|error| ReadError::Unavailable(error.to_string()))?.map_err(query)
     }
 
@@ -195,7 +192,12 @@ impl Store for Handle {
             self.settle().await;
         }
         let (key, range_end) = (request.key.clone(), request.range_end.clone());
-        let read = self.read(is_long(&request), move |reader| reader.range(&request));
+        let read = async {
+            if let Some(answer) = self.core.reader().range_of_known(&request) {
+                return Ok(answer);
+            }
+            self.read(is_long(&request), move |reader| reader.range(&request)).await
+        };
         let mut response = self.permitted(|may| Ok(may.read(&key, &range_end)?), read).await?;
         self.core.complete(&mut response.header);
         Ok(response)

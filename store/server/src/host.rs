@@ -45,6 +45,16 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await
 }
 
+/// Does work that is soon done, but not at once, in a task of its own: a connection goes on meanwhile.
+pub(crate) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    if is_simulated() {
+        return Ok(work());
+    }
+    tokio::spawn(async move { work() }).await
+}
+
 /// Runs the one owner of some state: on a thread of its own, because it blocks.
 pub(crate) fn own(name: &str, owner: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     if is_simulated() {

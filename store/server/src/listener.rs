@@ -3,13 +3,15 @@
 mod authority;
 mod front;
 mod gather;
+mod short;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use self::authority::MendAuthority;
 pub(crate) use self::front::{Answering, Direct, Front};
 use self::gather::Gather;
+use self::short::{Marker, Short};
 use crate::auth::{ClientCertificate, common_name};
 use crate::tls;
 
@@ -138,7 +141,8 @@ async fn http<S>(stream: S, front: Front, limits: HttpLimits, stop: Stop)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let marker = Marker::default();
+    let mut builder = auto::Builder::new(marker.executor());
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -150,14 +154,16 @@ where
         .keep_alive_interval(Some(limits.keepalive_interval).filter(|every| !every.is_zero()))
         .keep_alive_timeout(limits.keepalive_timeout);
     let stream = Gather::new(MendAuthority::new(stream));
+    let front = front.with_marker(marker.clone());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), front);
     tokio::pin!(connection);
+    let mut short = Short::new(marker);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = poll_fn(|context| short.poll(connection.as_mut(), context)) => ended,
         () = stop.gently.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
-                ended = connection => ended,
+                ended = poll_fn(|context| short.poll(connection.as_mut(), context)) => ended,
                 () = tokio::time::sleep(DRAIN_MAX) => Ok(()),
                 () = stop.now.cancelled() => Ok(()),
             }

@@ -115,13 +115,13 @@ impl Service {
     async fn answer_put(self, request: http::Request<Incoming>, bytes_max: usize) -> Answer {
         let request = self.read(request, bytes_max).await?;
         let answer = self.0.on_behalf(&request).put(request.into_inner()).await;
-        Ok(unary::respond(answer.map(Response::new).map_err(|error| errors::write(&error))))
+        Ok(unary::respond(answer.map_err(|error| errors::write(&error))).await)
     }
 
     async fn answer_txn(self, request: http::Request<Incoming>, bytes_max: usize) -> Answer {
         let request = self.read(request, bytes_max).await?;
         let answer = self.0.on_behalf(&request).txn(request.into_inner()).await;
-        Ok(unary::respond(answer.map(Response::new).map_err(|error| errors::write(&error))))
+        Ok(unary::respond(answer.map_err(|error| errors::write(&error))).await)
     }
 
     async fn read<M: prost::Message + Default>(
@@ -140,8 +140,7 @@ impl Service {
     async fn range_in_pieces(&self, request: Request<pb::RangeRequest>) -> http::Response<Body> {
         if !is_long(request.get_ref()) || !is_pageable(request.get_ref()) {
             let answer = self.0.on_behalf(&request).range(request.into_inner()).await;
-            let answer = answer.map(Response::new).map_err(|error| errors::read(&error));
-            return unary::respond(answer);
+            return unary::respond(answer.map_err(|error| errors::read(&error))).await;
         }
         match self.0.on_behalf(&request).range_encoded(request.into_inner()).await {
             Ok(pieces) => unary::pieces(pieces),

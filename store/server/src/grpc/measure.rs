@@ -69,10 +69,9 @@ impl<'a> Direct<'a> {
     /// An answer that begins well ends well: it lies there whole.
     pub(super) fn end(&mut self, answer: &Result<Response, Status>) {
         let (code, bytes) = match answer {
-            Ok(response) => (
-                code(response.headers()).unwrap_or(Code::Ok),
-                response.body().size_hint().exact().unwrap_or(0),
-            ),
+            Ok(response) => {
+                (code(response.headers()).unwrap_or(Code::Ok), response.body().size_hint().lower())
+            }
             Err(status) => (status.code(), 0),
         };
         self.core.counters.calls.sent_bytes.fetch_add(bytes, Ordering::Relaxed);

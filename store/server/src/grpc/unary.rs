@@ -4,11 +4,11 @@
 //! another. Here a request is decoded where it arrived, and an answer goes out in the pieces in which it
 //! was made: a long list is in memory once. What the methods do is the services' alone.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::vec;
 
 use axum::body::Body;
 use axum::http::{self, HeaderMap, HeaderValue, Response, header};
@@ -19,10 +19,14 @@ use prost::Message;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+use crate::host::aside;
+
 /// The flag and the length before a message.
 const PREFIX: usize = 5;
 /// What is worth copying behind its prefix.
 const SHORT: usize = 16 << 10;
+/// What takes long to encode: some 10 µs.
+const LONG: usize = 64 << 10;
 
 /// Whether a request speaks gRPC at all.
 pub(super) fn is_grpc<B>(request: &http::Request<B>) -> bool {
@@ -95,31 +99,55 @@ fn check(held: &[u8], bytes_max: usize) -> Result<(), Status> {
     }
 }
 
-/// An answer of one message.
-pub(super) fn respond<M: Message>(answer: Result<tonic::Response<M>, Status>) -> Response<Body> {
-    match answer {
-        Ok(answer) => pieces(vec![answer.into_inner().encode_to_vec().into()]),
-        Err(status) => status.into_http(),
-    }
+/// An answer of one message. A connection goes on while a long one is encoded.
+pub(super) async fn respond<M: Message + 'static>(answer: Result<M, Status>) -> Response<Body> {
+    let message = match answer {
+        Ok(message) => message,
+        Err(status) => return status.into_http(),
+    };
+    let length = message.encoded_len();
+    let framed = if length > LONG {
+        aside(move || frame(&message, length)).await.unwrap_or_else(|error| {
+            Err(Status::internal(format!("the answer was not encoded: {error}")))
+        })
+    } else {
+        frame(&message, length)
+    };
+    framed.map_or_else(Status::into_http, |framed| answered(framed, Vec::new()))
+}
+
+/// A message of this length behind its prefix.
+fn frame(message: &impl Message, length: usize) -> Result<Bytes, Status> {
+    let mut framed = BytesMut::with_capacity(PREFIX + length);
+    put_prefix(&mut framed, length)?;
+    message.encode(&mut framed).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(framed.freeze())
+}
+
+fn put_prefix(framed: &mut BytesMut, length: usize) -> Result<(), Status> {
+    let too_long = |_| Status::out_of_range("the answer is larger than 4 GiB");
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(length).map_err(too_long)?);
+    Ok(())
 }
 
 /// An answer of one message that lies in pieces.
 pub(super) fn pieces(pieces: Vec<Bytes>) -> Response<Body> {
-    let length: usize = pieces.iter().map(Bytes::len).sum();
-    let Ok(announced) = u32::try_from(length) else {
-        return Status::out_of_range("the answer is larger than 4 GiB").into_http();
-    };
-    let mut frames = VecDeque::with_capacity(pieces.len() + 1);
+    let length = pieces.iter().map(Bytes::len).sum();
     let mut pieces = pieces.into_iter().peekable();
     // A short answer is one frame.
     let short = pieces.next_if(|piece| piece.len() < SHORT).unwrap_or_default();
     let mut first = BytesMut::with_capacity(PREFIX + short.len());
-    first.put_u8(0);
-    first.put_u32(announced);
+    if let Err(status) = put_prefix(&mut first, length) {
+        return status.into_http();
+    }
     first.put(short);
-    frames.push_back(first.freeze());
-    frames.extend(pieces);
-    let mut response = Response::new(Body::new(Answer { frames, ended: false }));
+    answered(first.freeze(), pieces.collect())
+}
+
+fn answered(first: Bytes, rest: Vec<Bytes>) -> Response<Body> {
+    let answer = Answer { first: Some(first), rest: rest.into_iter(), ended: false };
+    let mut response = Response::new(Body::new(answer));
     let content_type = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
@@ -127,7 +155,8 @@ pub(super) fn pieces(pieces: Vec<Bytes>) -> Response<Body> {
 
 /// Data, then the trailers that say that all is well.
 struct Answer {
-    frames: VecDeque<Bytes>,
+    first: Option<Bytes>,
+    rest: vec::IntoIter<Bytes>,
     ended: bool,
 }
 
@@ -139,7 +168,8 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(data) = self.frames.pop_front() {
+        let next = self.first.take().or_else(|| self.rest.next());
+        if let Some(data) = next {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if std::mem::replace(&mut self.ended, true) {
@@ -154,8 +184,12 @@ impl http_body::Body for Answer {
         self.ended
     }
 
+    /// Without an upper bound: hyper would announce the length, which gRPC has no use for.
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.frames.iter().map(|frame| frame.len() as u64).sum())
+        let frames = self.first.iter().chain(self.rest.as_slice());
+        let mut hint = SizeHint::new();
+        hint.set_lower(frames.map(|frame| frame.len() as u64).sum());
+        hint
     }
 }
 
