@@ -26,7 +26,7 @@ pub(crate) use published::Published;
 
 use crate::alarms::Alarms;
 use crate::keyspace::lease::{self, LeaseRecord};
-use crate::keyspace::{Family, Head, head, log};
+use crate::keyspace::{Family, Head, RecordRef, head, log};
 use crate::overlay::Overlay;
 use crate::pending::{Asker, Backlog, Pending, Urgency};
 use crate::recent::{Recent, is_large};
@@ -151,6 +151,23 @@ impl Database {
             Ok(overlay.current)
         };
         self.published.publish(head, add, |written| self.recent.remember(&written, head.revision))
+    }
+
+    /// Whether the newest record of a key is in memory, where it stays for the next moment. Only for the
+    /// thread that writes, between its writes.
+    pub(crate) fn has_at_hand(&self, key: &[u8]) -> bool {
+        if self.recent.knows(key) {
+            return true;
+        }
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        // What is not in memory is an error, too. A real one is met again by whoever reads in earnest.
+        let found = self.db.get_pinned_cf_opt(self.family(Family::Current), key, &options);
+        let Ok(stored) = found else { return false };
+        let record = stored.map(|stored| RecordRef::decode(&stored).map(RecordRef::to_record));
+        let Ok(record) = record.transpose() else { return false };
+        self.recent.found(key, record.as_ref(), || true);
+        true
     }
 
     /// Brings everything to RocksDB that was written before.

@@ -55,6 +55,7 @@ mod outcome;
 mod overlay;
 mod pages;
 mod pending;
+mod quick;
 mod range;
 mod reader;
 mod recent;

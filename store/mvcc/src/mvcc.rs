@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pintle_proto::raft::Command;
 
 use crate::alarms::Alarms;
 use crate::auth::Auth;
@@ -13,7 +14,7 @@ use crate::database::{Database, Generations};
 use crate::keyspace::Head;
 use crate::overlay::Overlay;
 use crate::settler::Settler;
-use crate::{Applied, Entry, Fault, Options, Reader};
+use crate::{Applied, Entry, Fault, Options, Reader, quick};
 
 /// The one writer of a member's state. Not cloneable; readers are ([`Mvcc::reader`]).
 #[derive(Debug)]
@@ -102,6 +103,14 @@ impl Mvcc {
         (self.head, self.alarms) = (head, alarms);
         self.applied = Some(applied);
         Ok(Applied { outcomes, events })
+    }
+
+    /// Whether these commands can be applied without waiting for the disk: they are about few keys, whose
+    /// records are in memory, and nothing has to be written first.
+    pub fn is_quick(&self, commands: &[Command]) -> bool {
+        let keys = quick::keys(commands);
+        let keys = keys.filter(|_| self.settler.is_free(&self.database));
+        keys.is_some_and(|keys| keys.iter().all(|key| self.database.has_at_hand(key)))
     }
 
     /// Makes a restored state the beginning of another cluster: raises the revision by `bump`, so

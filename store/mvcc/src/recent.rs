@@ -90,6 +90,12 @@ impl Recent {
         shard.read().find(hash, key).map(|known| known.record.clone())
     }
 
+    /// Whether that is known.
+    pub(crate) fn knows(&self, key: &[u8]) -> bool {
+        let (hash, shard) = self.place(key);
+        shard.read().find(hash, key).is_some()
+    }
+
     /// Takes over what a batch has written, whose last revision this is: all of it, since what is known must
     /// be the newest. Large records are forgotten at once; the database must have them already.
     pub(crate) fn remember(&self, written: &Written, revision: i64) {

@@ -33,6 +33,15 @@ impl Settler {
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
+    /// Whether a batch need not wait for a write.
+    pub(crate) fn is_free(&self, database: &Database) -> bool {
+        match database.urgency() {
+            Urgency::Settled | Urgency::CanWait => true,
+            Urgency::Due => self.requests.is_some(),
+            Urgency::Overdue => false,
+        }
+    }
+
     /// Before a batch is made: has written what should be. Whether everything is in RocksDB.
     pub(crate) fn look(&self, database: &Arc<Database>) -> Result<bool, Fault> {
         let urgency = database.urgency();

@@ -63,6 +63,27 @@ fn a_crash_comes_back_to_what_was_flushed() {
     assert_eq!(read(&recovered, "a", 0), Ok(Some("1".into())));
 }
 
+#[test]
+fn a_put_is_quick_once_memory_has_its_key() {
+    let temp = scratch();
+    let mut mvcc = Mvcc::open(temp.path(), options()).expect("open");
+    assert!(mvcc.is_quick(&[put("a", "1")]), "nothing is on disk");
+    apply(&mut mvcc, &[put("a", "1")], b"one");
+    mvcc.reader().flush().expect("flush");
+    assert!(mvcc.is_quick(&[put("a", "2")]), "it was written just now");
+    drop(mvcc);
+
+    let mut mvcc = Mvcc::open(temp.path(), options()).expect("open again");
+    assert!(!mvcc.is_quick(&[put("a", "2")]), "it is on disk only");
+    read(&mvcc, "a", 0).expect("there");
+    assert!(mvcc.is_quick(&[put("a", "2")]), "it was read");
+    assert!(!mvcc.is_quick(&[put("a", "2"), compact(2)]));
+    // What it looked up is what apply finds.
+    apply(&mut mvcc, &[put("a", "2")], b"two");
+    assert_eq!(read(&mvcc, "a", 0), Ok(Some("2".into())));
+    assert_eq!(read(&mvcc, "a", 2), Ok(Some("1".into())));
+}
+
 /// Otherwise a replayed transaction that reads at an old revision would find it gone.
 #[test]
 fn removal_waits_until_the_floor_is_flushed() {
