@@ -183,6 +183,9 @@ fn bytes(change: &Changed) -> usize {
 fn in_order(changes: &[Changed]) -> Vec<(u64, usize)> {
     let Some(first) = changes.first() else { return Vec::new() };
     let common = changes.iter().fold(first.key.len(), |length, one| {
+        if one.key.starts_with(&first.key[..length]) {
+            return length;
+        }
         let same = first.key.iter().zip(&one.key).take(length);
         same.take_while(|(one, other)| one == other).count()
     });
