@@ -78,6 +78,7 @@ pub(super) fn build(values: &Values) -> anyhow::Result<Config> {
             concurrent_streams_max: values.number("max-concurrent-streams")?,
             keepalive_interval: values.duration("grpc-keepalive-interval")?,
             keepalive_timeout: values.duration("grpc-keepalive-timeout")?,
+            keepalive_min_time: values.duration("grpc-keepalive-min-time")?,
         },
         heartbeat_ms,
         election_ms,

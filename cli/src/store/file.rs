@@ -19,7 +19,8 @@ const RENAMED: [(&str, &str); 4] = [
 ];
 
 /// Flags that Go's YAML reader takes as a number of nanoseconds.
-const NANOSECONDS: [&str; 6] = [
+const NANOSECONDS: [&str; 7] = [
+    "grpc-keepalive-min-time",
     "grpc-keepalive-interval",
     "grpc-keepalive-timeout",
     "warning-unary-request-duration",

@@ -53,6 +53,7 @@ pub(super) const FLAGS: &[Flag] = &[
     text("max-txn-ops", "128", "The most operations in one transaction"),
     text("max-request-bytes", "1572864", "The largest request, in bytes"),
     text("max-concurrent-streams", "4294967295", "The most requests of one connection at a time"),
+    text("grpc-keepalive-min-time", "5s", "Clients that test their connection more often lose it; 0s: they may"),
     text("grpc-keepalive-interval", "30s", "How often an idle connection is tested; 0s: never"),
     text("grpc-keepalive-timeout", "20s", "How long a tested connection may take to answer"),
     text("initial-advertise-peer-urls", "http://localhost:2380", "Peer URLs to tell the cluster"),
@@ -105,7 +106,7 @@ pub(super) const FLAGS: &[Flag] = &[
 pub(super) const ACCEPTED: &[&str] = &[
     "max-snapshots", "max-wals", "backend-bbolt-freelist-type", "backend-batch-interval", "backend-batch-limit",
     "initial-election-tick-advance", "socket-reuse-port", "socket-reuse-address", "raft-read-timeout", "raft-write-timeout",
-    "grpc-keepalive-min-time", "client-cert-file", "client-key-file", "peer-skip-client-san-verification",
+    "client-cert-file", "client-key-file", "peer-skip-client-san-verification",
     "logger", "enable-log-rotation", "log-rotation-config-json", "warning-apply-duration", "experimental-warning-apply-duration",
     "enable-distributed-tracing", "distributed-tracing-address", "distributed-tracing-service-name",
     "distributed-tracing-instance-id", "distributed-tracing-sampling-rate", "experimental-enable-distributed-tracing",

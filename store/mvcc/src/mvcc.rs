@@ -14,7 +14,10 @@ use crate::database::{Database, Generations};
 use crate::keyspace::Head;
 use crate::overlay::Overlay;
 use crate::settler::Settler;
-use crate::{Applied, Entry, Fault, Options, Reader, quick};
+use crate::{Applied, Entry, Fault, Options, Reader, command_keys};
+
+/// With fewer commands it is not worth while to bring their records nearer first.
+const TOUCHED_MIN: usize = 16;
 
 /// The one writer of a member's state. Not cloneable; readers are ([`Mvcc::reader`]).
 #[derive(Debug)]
@@ -79,7 +82,12 @@ impl Mvcc {
         let mut batch = Batch::new(&self.database, self.head);
         batch.alarms = self.alarms.clone();
         batch.auth = Arc::clone(&self.auth);
-        let mut outcomes = Vec::with_capacity(entries.iter().map(|e| e.commands.len()).sum());
+        let commands = || entries.iter().flat_map(|entry| entry.commands);
+        let count = commands().count();
+        if count >= TOUCHED_MIN {
+            self.database.recent().touch(commands().flat_map(command_keys::first));
+        }
+        let mut outcomes = Vec::with_capacity(count);
         for entry in entries {
             for command in entry.commands {
                 outcomes.push(batch.command(command, entry.term)?);
@@ -108,7 +116,7 @@ impl Mvcc {
     /// Whether these commands can be applied without waiting for the disk: they are about few keys, whose
     /// records are in memory, and nothing has to be written first.
     pub fn is_quick(&self, commands: &[Command]) -> bool {
-        let keys = quick::keys(commands);
+        let keys = command_keys::few(commands);
         let keys = keys.filter(|_| self.settler.is_free(&self.database));
         keys.is_some_and(|keys| keys.iter().all(|key| self.database.has_at_hand(key)))
     }

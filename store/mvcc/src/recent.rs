@@ -13,6 +13,7 @@
 
 use std::fmt;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
@@ -80,8 +81,7 @@ impl Recent {
 
     fn place(&self, key: &[u8]) -> (u64, &RwLock<Shard>) {
         let hash = self.hasher.hash_one(key);
-        // The tables go by the highest and the lowest bits.
-        (hash, &self.shards[(hash >> 32) as usize % SHARDS])
+        (hash, &self.shards[shard_of(hash)])
     }
 
     /// The newest record of a key (`Some(None)`: there is none), if that is known at all.
@@ -94,6 +94,24 @@ impl Recent {
     pub(crate) fn knows(&self, key: &[u8]) -> bool {
         let (hash, shard) = self.place(key);
         shard.read().find(hash, key).is_some()
+    }
+
+    /// Brings what is known of these keys nearer to the processor. Each is a handful of places in memory, which
+    /// the processor waits for at the same time here, and one after the other when they are used in turn.
+    pub(crate) fn touch<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        let mut places: [Vec<(u64, &[u8])>; SHARDS] = Default::default();
+        for key in keys {
+            let hash = self.hasher.hash_one(key);
+            places[shard_of(hash)].push((hash, key));
+        }
+        for (shard, places) in self.shards.iter().zip(places) {
+            // A lock for each would end what goes on at the same time.
+            let shard = shard.read();
+            for (hash, key) in places {
+                let record = shard.find(hash, key).and_then(|known| known.record.as_ref());
+                black_box(record.and_then(|record| record.value.first().copied()));
+            }
+        }
     }
 
     /// Takes over what a batch has written, whose last revision this is: all of it, since what is known must
@@ -132,6 +150,11 @@ impl Recent {
             shard.turn_if_full(self.bytes_max, settled);
         }
     }
+}
+
+/// The tables go by the highest and the lowest bits.
+fn shard_of(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
 }
 
 impl Shard {

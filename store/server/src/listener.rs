@@ -3,6 +3,7 @@
 mod authority;
 mod front;
 mod gather;
+mod pings;
 mod short;
 
 use std::future::poll_fn;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use self::authority::MendAuthority;
 pub(crate) use self::front::{Answering, Direct, Front};
 use self::gather::Gather;
+use self::pings::Pings;
 use self::short::{Marker, Short};
 use crate::auth::{ClientCertificate, common_name};
 use crate::tls;
@@ -43,6 +45,8 @@ pub struct HttpLimits {
     pub keepalive_interval: Duration,
     /// How long the answer to that may take.
     pub keepalive_timeout: Duration,
+    /// A client that asks the same more often than this is told so, and loses its connection; zero: it may.
+    pub keepalive_min_time: Duration,
 }
 
 impl Default for HttpLimits {
@@ -51,6 +55,7 @@ impl Default for HttpLimits {
             concurrent_streams_max: u32::MAX,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
+            keepalive_min_time: Duration::ZERO,
         }
     }
 }
@@ -153,7 +158,8 @@ where
         .max_concurrent_streams(limits.concurrent_streams_max)
         .keep_alive_interval(Some(limits.keepalive_interval).filter(|every| !every.is_zero()))
         .keep_alive_timeout(limits.keepalive_timeout);
-    let stream = Gather::new(MendAuthority::new(stream));
+    let pings = Pings::new(limits.keepalive_min_time);
+    let stream = Gather::new(MendAuthority::new(stream), pings, marker.clone());
     let front = front.with_marker(marker.clone());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), front);
     tokio::pin!(connection);

@@ -66,6 +66,7 @@ fn every_flag_has_a_reader() {
         "metrics" => "extensive",
         "grpc-keepalive-interval"
         | "grpc-keepalive-timeout"
+        | "grpc-keepalive-min-time"
         | "warning-unary-request-duration"
         | "corrupt-check-time"
         | "compact-hash-check-time"

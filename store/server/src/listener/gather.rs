@@ -8,6 +8,8 @@
 //! One that has very much to write (watchers that catch up) would hold its thread for all of it: after
 //! so much it ends its turn, too, and others get theirs before it goes on.
 //!
+//! A client that pings too often ([`pings`](super::pings)) is told so here, and its connection ends.
+//!
 //! Whether a flush belongs to the next turn is seen from reads: HTTP/2 reads until there is
 //! nothing more, then writes and flushes, in every turn. HTTP/1 does not, and passes through.
 
@@ -19,6 +21,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::authority::MendAuthority;
+use super::pings::Pings;
+use super::short::Marker;
 
 /// More is not held back: the client may as well begin to read.
 const HELD_MAX: usize = 64 << 10;
@@ -45,11 +49,16 @@ pub(super) struct Gather<S> {
     flush: Flush,
     /// Bytes that this turn may still write.
     room: usize,
+    pings: Pings,
+    marker: Marker,
+    /// What is held goes out, and that is the end.
+    refused: bool,
 }
 
 impl<S> Gather<S> {
-    pub(super) fn new(inner: MendAuthority<S>) -> Self {
-        Self { inner, held: BytesMut::new(), flush: Flush::Idle, room: TURN_MAX }
+    pub(super) fn new(inner: MendAuthority<S>, pings: Pings, marker: Marker) -> Self {
+        let (held, flush, room, refused) = (BytesMut::new(), Flush::Idle, TURN_MAX, false);
+        Self { inner, held, flush, room, pings, marker, refused }
     }
 }
 
@@ -87,7 +96,23 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
+    /// What the client has sent since a turn began; it may be too much.
+    fn received(&mut self, bytes: &[u8]) {
+        if self.inner.is_http2() && self.pings.received(bytes, || self.marker.has_calls()) {
+            self.pings.refusal(&mut self.held);
+            self.refused = true;
+        }
+    }
+
+    fn end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.write_held(context))?;
+        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many pings")))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -96,8 +121,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
         if self.flush == Flush::NextTurn {
             self.flush = Flush::Due;
         }
-        self.room = TURN_MAX;
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let this = &mut *self;
+        this.room = TURN_MAX;
+        let before = buffer.filled().len();
+        if !this.refused {
+            ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
+            this.received(&buffer.filled()[before..]);
+        }
+        if this.refused {
+            buffer.set_filled(before);
+            return this.end(context);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -118,11 +153,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         let this = &mut *self;
         let length: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         if this.inner.is_http2() && this.held.len() + length <= HELD_MAX {
-            buffers.iter().for_each(|buffer| this.held.extend_from_slice(buffer));
+            for buffer in buffers {
+                this.pings.sent(buffer);
+                this.held.extend_from_slice(buffer);
+            }
             return Poll::Ready(Ok(length));
         }
         ready!(this.write_held(context))?;
-        this.write(context, buffers)
+        let written = ready!(this.write(context, buffers))?;
+        if this.inner.is_http2() {
+            let mut rest = written;
+            for buffer in buffers {
+                let part = rest.min(buffer.len());
+                this.pings.sent(&buffer[..part]);
+                rest -= part;
+            }
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -208,7 +255,8 @@ mod tests {
 
     async fn connection(preface: &'static [u8], room: usize) -> (Gather<Socket>, Socket) {
         let socket = Socket { incoming: preface, writes: Arc::default(), room };
-        let mut gather = Gather::new(MendAuthority::new(socket.clone()));
+        let pings = Pings::new(std::time::Duration::from_secs(5));
+        let mut gather = Gather::new(MendAuthority::new(socket.clone()), pings, Marker::default());
         let mut seen = vec![0; preface.len()];
         gather.read_exact(&mut seen).await.expect("it is there");
         (gather, socket)

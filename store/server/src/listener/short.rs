@@ -9,7 +9,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures::StreamExt;
@@ -23,6 +23,8 @@ use parking_lot::Mutex;
 struct Shared {
     /// The next future that the executor gets is that of a short call.
     short: AtomicBool,
+    /// Calls under way, of either kind.
+    calls: AtomicUsize,
     arrived: Mutex<Arrived>,
 }
 
@@ -35,7 +37,7 @@ impl std::fmt::Debug for Arrived {
     }
 }
 
-/// Says of a request that its call is short. hyper hands it to the executor next.
+/// Says of a request that its call is short: hyper hands it to the executor next. Knows of all calls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marker(Arc<Shared>);
 
@@ -44,8 +46,27 @@ impl Marker {
         self.0.short.store(true, Ordering::Relaxed);
     }
 
+    /// Whether calls are under way.
+    pub(super) fn has_calls(&self) -> bool {
+        self.0.calls.load(Ordering::Relaxed) > 0
+    }
+
+    fn begin(&self) -> Call {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        Call(self.clone())
+    }
+
     pub(super) fn executor(&self) -> ByLength {
         ByLength(self.clone())
+    }
+}
+
+/// Counts a call until it is dropped.
+struct Call(Marker);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.0.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -55,6 +76,11 @@ pub(super) struct ByLength(Marker);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for ByLength {
     fn execute(&self, call: F) {
+        let counted = self.0.begin();
+        let call = async move {
+            call.await;
+            drop(counted);
+        };
         let shared = &self.0.0;
         if shared.short.load(Ordering::Relaxed) {
             shared.short.store(false, Ordering::Relaxed);
@@ -102,7 +128,6 @@ impl Short {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::atomic::AtomicUsize;
     use std::task::Waker;
 
     use tokio::sync::oneshot;
@@ -133,9 +158,13 @@ mod tests {
         }
     }
 
-    fn serve(
-        calls: usize,
-    ) -> (Vec<oneshot::Sender<()>>, Arc<AtomicUsize>, impl Future<Output = usize>) {
+    struct Calls {
+        marker: Marker,
+        answers: Vec<oneshot::Sender<()>>,
+        answered: Arc<AtomicUsize>,
+    }
+
+    fn serve(calls: usize) -> (Calls, impl Future<Output = usize>) {
         let (marker, answered) = (Marker::default(), Arc::new(AtomicUsize::new(0)));
         let (mut answers, mut futures) = (Vec::new(), Vec::new());
         for _ in 0..calls {
@@ -156,14 +185,14 @@ mod tests {
             expected: calls,
             turns: 0,
         };
-        let mut short = Short::new(marker);
+        let mut short = Short::new(marker.clone());
         let served = poll_fn(move |context| short.poll(Pin::new(&mut connection), context));
-        (answers, answered, served)
+        (Calls { marker, answers, answered }, served)
     }
 
     #[tokio::test]
     async fn answers_that_come_together_are_taken_in_one_turn() {
-        let (answers, answered, served) = serve(300);
+        let (Calls { marker, answers, answered }, served) = serve(300);
         let served = tokio::spawn(served);
         tokio::task::yield_now().await;
         assert_eq!(answered.load(Ordering::Relaxed), 0);
@@ -171,16 +200,19 @@ mod tests {
         // The runtime lets a task take 128 things, then it is the others' turn.
         let turns = served.await.expect("it ends");
         assert!(turns < 10, "{turns} turns");
+        assert!(!marker.has_calls());
         assert_eq!(answered.load(Ordering::Relaxed), 300);
     }
 
     #[test]
     fn calls_end_with_their_connection() {
-        let (answers, _, served) = serve(2);
+        let (Calls { marker, answers, .. }, served) = serve(2);
         let mut served = Box::pin(served);
         assert!(served.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         assert!(answers.iter().all(|answer| !answer.is_closed()));
+        assert!(marker.has_calls());
         drop(served);
+        assert!(!marker.has_calls());
         assert!(answers.iter().all(oneshot::Sender::is_closed));
     }
 

@@ -397,3 +397,45 @@ async fn the_gateway_asks_for_a_token() {
         assert_eq!(send(&url, request).await.code, 200);
     }
 }
+
+/// Frames as they arrive: type, flags and payload.
+async fn frame(stream: &mut tokio::net::TcpStream) -> Option<(u8, u8, Vec<u8>)> {
+    use tokio::io::AsyncReadExt;
+    let mut header = [0; 9];
+    stream.read_exact(&mut header).await.ok()?;
+    let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+    let mut payload = vec![0; usize::try_from(length).expect("short")];
+    stream.read_exact(&mut payload).await.expect("the whole frame");
+    Some((header[3], header[4], payload))
+}
+
+/// As etcd, with the default of `--grpc-keepalive-min-time`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_pings_too_often_is_told_so_and_loses_its_connection() {
+    use tokio::io::AsyncWriteExt;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    let seconds = std::time::Duration::from_secs(5);
+    let cluster = Cluster::found(1, |config| config.http.keepalive_min_time = seconds).await;
+    let url = cluster.client_url(0);
+    let address = url.trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+    let ping = *b"\0\0\x08\x06\0\0\0\0\0pingpong";
+    for number in 1..=3 {
+        stream.write_all(&ping).await.expect("sent");
+        loop {
+            let (kind, flags, payload) = frame(&mut stream).await.expect("open");
+            assert_ne!(kind, GOAWAY, "ping {number}");
+            if (kind, flags) == (PING, 1) {
+                assert_eq!(payload, b"pingpong");
+                break;
+            }
+        }
+    }
+    stream.write_all(&ping).await.expect("sent");
+    let (kind, _, payload) = frame(&mut stream).await.expect("a last word");
+    assert_eq!(kind, GOAWAY);
+    assert_eq!(payload, b"\0\0\0\0\0\0\0\x0btoo_many_pings");
+    assert_eq!(frame(&mut stream).await, None);
+}

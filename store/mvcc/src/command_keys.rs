@@ -1,4 +1,4 @@
-//! Which commands are applied at once: without reading from disk, and without waiting for a write.
+//! Which keys commands are about: so that it is known before whether they can be applied without reading from disk.
 
 use bytes::Bytes;
 use pintle_proto::raft::Command;
@@ -9,8 +9,18 @@ use pintle_store_api::pb::request_op::Request;
 /// Keys that are worth a look.
 const KEYS_MAX: usize = 16;
 
+/// Keys that a command is sure to look at, or nearly so.
+pub(crate) fn first(command: &Command) -> impl Iterator<Item = &[u8]> {
+    let (put, compares) = match &command.kind {
+        Some(Kind::Put(put)) => (Some(&put.key), &[][..]),
+        Some(Kind::Txn(txn)) => (None, txn.compare.as_slice()),
+        _ => (None, &[][..]),
+    };
+    put.into_iter().chain(compares.iter().map(|compare| &compare.key)).map(|key| &**key)
+}
+
 /// The keys that `commands` read and write, if they are few, and nothing else is read.
-pub(crate) fn keys(commands: &[Command]) -> Option<Vec<&Bytes>> {
+pub(crate) fn few(commands: &[Command]) -> Option<Vec<&Bytes>> {
     let mut keys = Vec::with_capacity(commands.len().min(KEYS_MAX));
     commands.iter().all(|command| collect(command, &mut keys)).then_some(keys)
 }
@@ -91,7 +101,7 @@ mod tests {
         let update = txn(compare("a", ""), op(Request::RequestPut(put("b"))), range("c", "", 0));
         let delete = pb::DeleteRangeRequest { key: "d".into(), ..Default::default() };
         let commands = [update, command(Kind::DeleteRange(delete)), command(Kind::Put(put("e")))];
-        let found = keys(&commands).expect("all of them are short");
+        let found = few(&commands).expect("all of them are short");
         assert_eq!(found, ["a", "b", "c", "d", "e"]);
     }
 
@@ -113,10 +123,10 @@ mod tests {
             command(Kind::Compact(pb::CompactionRequest::default())),
             Command::default(),
         ] {
-            assert_eq!(keys(&[command(Kind::Put(put("z"))), slow.clone()]), None, "{slow:?}");
+            assert_eq!(few(&[command(Kind::Put(put("z"))), slow.clone()]), None, "{slow:?}");
         }
         let many: Vec<Command> = (0..=KEYS_MAX).map(|_| command(Kind::Put(put("a")))).collect();
-        assert_eq!(keys(&many), None);
-        assert_eq!(keys(&many[1..]).map(|keys| keys.len()), Some(KEYS_MAX));
+        assert_eq!(few(&many), None);
+        assert_eq!(few(&many[1..]).map(|keys| keys.len()), Some(KEYS_MAX));
     }
 }
