@@ -8,6 +8,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::log::LogStore;
 use super::snapshot::SnapshotStore;
@@ -20,7 +21,21 @@ use crate::watch::Hub;
 
 struct Builder;
 
-fn open() -> io::Result<(TempDir, LogStore, StateMachine)> {
+/// Where they lie. Waits until the state is closed: RocksDB must not be at work when the process ends.
+struct Place {
+    _dir: TempDir,
+    ended: CancellationToken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        while !self.ended.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn open() -> io::Result<(Place, LogStore, StateMachine)> {
     let dir = tempfile::tempdir()?;
     let log = LogStore::open(&dir.path().join("log"), true, Default::default(), Host::Machine)?;
     let snapshots = SnapshotStore::open(dir.path().join("snap"))?;
@@ -35,11 +50,12 @@ fn open() -> io::Result<(TempDir, LogStore, StateMachine)> {
         Leases::new(),
         tokens,
     )?;
-    Ok((dir, log, machine))
+    let ended = machine.shared().ended.clone();
+    Ok((Place { _dir: dir, ended }, log, machine))
 }
 
-impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
-    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, Place> for Builder {
+    async fn build(&self) -> Result<(Place, LogStore, StateMachine), StorageError<TypeConfig>> {
         Ok(open().expect("opens in a temporary folder"))
     }
 }
