@@ -1,6 +1,6 @@
 //! Gathers what an HTTP/2 connection has to write into few system calls.
 //!
-//! When a batch is applied, hundreds of calls are answered at once, each in a task of its own. The first of
+//! When a batch is applied, hundreds of calls and watchers are answered, one after the other. The first of
 //! them wakes its connection, which the runtime polls next: it would write that one answer, and the
 //! others one by one later. Here a flush first lets every task that is ready already have its turn (the
 //! connection wakes itself and goes to the end of the queue), then writes what has come together.
