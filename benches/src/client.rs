@@ -2,6 +2,7 @@
 //! of one generator runs on one thread.
 
 mod frame;
+mod whole;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 
 use self::frame::Deframer;
 pub(crate) use self::frame::encode;
+use self::whole::Whole;
 
 /// Receive windows: large enough that flow control never stops the server.
 const STREAM_WINDOW: u32 = 8 << 20;
@@ -137,7 +139,7 @@ impl Connection {
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(stream)
+            .handshake(Whole(stream))
             .await?;
         tokio::task::spawn_local(async move {
             // Every call on the connection fails with the reason.
