@@ -29,9 +29,7 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        while !self.ended.is_cancelled() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        futures::executor::block_on(self.ended.cancelled());
     }
 }
 
