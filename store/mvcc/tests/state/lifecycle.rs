@@ -3,9 +3,9 @@
 use std::fs;
 
 use bytes::Bytes;
-use pintle_mvcc::{Entry, Mvcc, Options, QueryError};
+use pintle_mvcc::{Entry, EventQuery, Mvcc, Options, QueryError};
 use pintle_proto::raft::{Command, command::Kind};
-use pintle_store_api::{Rejection, Revision, pb};
+use pintle_store_api::{KeyRange, Rejection, Revision, pb};
 
 use crate::replay::{self, options, scratch};
 
@@ -82,6 +82,28 @@ fn a_put_is_quick_once_memory_has_its_key() {
     apply(&mut mvcc, &[put("a", "2")], b"two");
     assert_eq!(read(&mvcc, "a", 0), Ok(Some("2".into())));
     assert_eq!(read(&mvcc, "a", 2), Ok(Some("1".into())));
+}
+
+#[test]
+fn events_below_the_floor_are_refused_with_the_newest_floor() {
+    let temp = scratch();
+    let mut mvcc = Mvcc::open(temp.path(), options()).expect("open");
+    apply(&mut mvcc, &[put("a", "1"), put("a", "2"), put("a", "3"), compact(2)], b"one");
+    mvcc.reader().flush().expect("flush");
+    apply(&mut mvcc, &[compact(3)], b"two");
+    let query = EventQuery {
+        range: KeyRange::between(Bytes::new(), None),
+        from: Revision(1),
+        to: Revision(4),
+        budget_bytes: usize::MAX,
+        prev_kv: false,
+    };
+    match mvcc.reader().events(&query) {
+        Err(QueryError::Rejected(refusal)) => {
+            assert_eq!(refusal, Rejection::Compacted(Revision(3)));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Otherwise a replayed transaction that reads at an old revision would find it gone.
