@@ -10,7 +10,6 @@
 //! none before it is in RocksDB.
 
 use std::collections::BTreeMap;
-use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,9 +30,6 @@ const BYTES_MIN: usize = 128 << 10;
 
 /// So much is written in less than a millisecond.
 const NEARLY_SETTLED: usize = 64 << 10;
-
-/// So many changes are brought nearer to the processor before they are encoded.
-const TOUCHED: usize = 32;
 
 /// Changes in the order in which they happened.
 #[derive(Default)]
@@ -135,9 +131,6 @@ impl Pending {
         let (mut encoded, mut value) = (Vec::new(), Vec::new());
         let order = in_order(&self.changes);
         for (place, (number, index)) in order.iter().enumerate() {
-            if place % TOUCHED == 0 {
-                touch(&self.changes, &order[place..order.len().min(place + TOUCHED)]);
-            }
             let Changed { key, revision, previous, next, .. } = &self.changes[*index];
             if let Some(previous) = previous {
                 history::encode(key, *revision, &mut encoded);
@@ -174,16 +167,6 @@ impl Pending {
                 batch.delete_cf(family, entry);
             }
         }
-    }
-}
-
-/// Brings changes that lie here and there nearer to the processor, which waits for all of them at the same time.
-fn touch(changes: &[Changed], places: &[(u64, usize)]) {
-    let ends = |bytes: &Bytes| (bytes.first().copied(), bytes.last().copied());
-    let value = |record: &Option<Record>| record.as_ref().map(|record| ends(&record.value));
-    for (_, index) in places {
-        let Changed { key, previous, next, .. } = &changes[*index];
-        black_box((ends(key), value(previous), value(next)));
     }
 }
 

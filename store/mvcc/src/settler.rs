@@ -35,27 +35,28 @@ impl Settler {
 
     /// Whether a batch need not wait for a write.
     pub(crate) fn is_free(&self, database: &Database) -> bool {
-        match database.urgency() {
-            Urgency::Settled | Urgency::CanWait => true,
-            Urgency::Due => self.requests.is_some(),
-            Urgency::Overdue => false,
+        !self.must_wait(database.urgency())
+    }
+
+    fn must_wait(&self, urgency: Urgency) -> bool {
+        match urgency {
+            Urgency::Settled | Urgency::CanWait => false,
+            Urgency::Due => self.requests.is_none(),
+            Urgency::Overdue => true,
         }
     }
 
     /// Before a batch is made: has written what should be. Whether everything is in RocksDB.
     pub(crate) fn look(&self, database: &Arc<Database>) -> Result<bool, Fault> {
         let urgency = database.urgency();
-        match (urgency, &self.requests) {
-            // Also told when the first comes after a while: it looks for what stays.
-            (Urgency::Settled | Urgency::Due, Some(requests)) => {
-                // One that waits already will take this along.
-                drop(requests.try_send(Arc::downgrade(database)));
-            }
-            (Urgency::Due, None) | (Urgency::Overdue, _) => {
-                database.settle(Asker::Writer)?;
-                return Ok(true);
-            }
-            (Urgency::Settled, None) | (Urgency::CanWait, _) => {}
+        if self.must_wait(urgency) {
+            database.settle(Asker::Writer)?;
+            return Ok(true);
+        }
+        // Also told when the first comes after a while: it looks for what stays.
+        if let (Urgency::Settled | Urgency::Due, Some(requests)) = (urgency, &self.requests) {
+            // One that waits already will take this along.
+            drop(requests.try_send(Arc::downgrade(database)));
         }
         Ok(urgency == Urgency::Settled)
     }
