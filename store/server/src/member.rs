@@ -201,7 +201,8 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     let state = machine.shared();
 
     let donors = Arc::new(Donors::default());
-    let network = NetworkFactory::new(member_id, Arc::clone(&peers), Arc::clone(&donors));
+    let network =
+        NetworkFactory::new(member_id, log.clone(), Arc::clone(&peers), Arc::clone(&donors));
     let raft = Raft::new(member_id, raft_config, network, log.clone(), machine)
         .await
         .map_err(|error| StartError::Consensus(error.to_string()))?;

@@ -122,6 +122,11 @@ impl LogStore {
         self.shared.tail.lock().last().map_or(0, |id| id.index())
     }
 
+    /// The last entry that was cut away at the beginning.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.shared.tail.lock().purged()
+    }
+
     async fn ask(&self, request: impl FnOnce(writer::Done) -> Request) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
         let stopped = || io::Error::other("the log writer has stopped");
@@ -195,7 +200,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
-        self.read(start, end, REPLICATION_BYTES_MAX).await
+        let entries = self.read(start, end, REPLICATION_BYTES_MAX).await?;
+        // The log may have been cut since openraft decided what to send. What is left is no
+        // continuation of what the follower has.
+        let continues = entries.first().is_some_and(|entry| entry.index() == start);
+        Ok(if continues { entries } else { Vec::new() })
     }
 }
 
@@ -352,5 +361,12 @@ mod tests {
         let some = log.limited_get_log_entries(1, 41).await.expect("readable");
         assert!(!some.is_empty() && some.len() < 40, "a piece, not everything");
         assert_eq!(some[0].index(), 1);
+
+        log.purge(id(1, 3)).await.expect("purged");
+        assert_eq!(log.purged(), Some(id(1, 3)));
+        let cut = log.limited_get_log_entries(2, 41).await.expect("readable");
+        assert!(cut.is_empty(), "entry 4 does not follow entry 1");
+        let left = log.limited_get_log_entries(4, 41).await.expect("readable");
+        assert_eq!(left[0].index(), 4);
     }
 }

@@ -26,9 +26,10 @@ use tonic::{Code, Status};
 use super::convert::{
     append_result_from_pb, append_to_pb, log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb,
 };
+use super::log::LogStore;
 use super::snapshot::{SnapshotData, StateSnapshot};
 use super::snapshot_donor::{self, Donors};
-use super::types::{Node, TypeConfig, Vote};
+use super::types::{LogId, Node, TypeConfig, Vote};
 use crate::peer::{Lane, PeerChannel, Peers};
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
@@ -37,13 +38,20 @@ type AppendResults<'s> = BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>;
 /// Makes the clients that openraft asks for.
 pub(crate) struct NetworkFactory {
     member_id: u64,
+    log: LogStore,
     peers: Arc<Peers>,
     donors: Arc<Donors>,
 }
 
 impl NetworkFactory {
-    pub(crate) fn new(member_id: u64, peers: Arc<Peers>, donors: Arc<Donors>) -> Self {
-        Self { member_id, peers, donors }
+    /// `log` is the one whose entries are sent.
+    pub(crate) fn new(
+        member_id: u64,
+        log: LogStore,
+        peers: Arc<Peers>,
+        donors: Arc<Donors>,
+    ) -> Self {
+        Self { member_id, log, peers, donors }
     }
 
     fn network(&self, target: u64, node: &Node, lane: Lane) -> Network {
@@ -52,6 +60,7 @@ impl NetworkFactory {
             target,
             node: node.clone(),
             lane,
+            log: self.log.clone(),
             peers: Arc::clone(&self.peers),
             donors: Arc::clone(&self.donors),
         }
@@ -80,6 +89,7 @@ pub(crate) struct Network {
     target: u64,
     node: Node,
     lane: Lane,
+    log: LogStore,
     peers: Arc<Peers>,
     donors: Arc<Donors>,
 }
@@ -98,6 +108,28 @@ fn failed(status: &Status) -> RPCError<TypeConfig> {
 
 fn malformed(missing: &super::convert::Missing) -> RPCError<TypeConfig> {
     RPCError::Network(NetworkError::new(missing))
+}
+
+/// What is said on one stream, to its end or until the log no longer has what the stream is for.
+///
+/// openraft takes its next command for a member between two streams, or on a stream that has sent
+/// everything (`StreamState::get_log_id_range`). When the entries that a stream should send next
+/// have been cut from the log, it is neither: it finds none, sends a request without any in their
+/// place, and the same again, for ever, while the command to go on after the snapshot waits.
+/// A single request of this kind may also be the news of a commit, which ends by itself.
+fn while_served<S>(
+    requests: S,
+    purged: impl Fn() -> Option<LogId>,
+) -> impl Stream<Item = S::Item> + Unpin
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    let mut starved = false;
+    requests.take_while(move |request| {
+        let empty = request.entries.is_empty() && request.prev_log_id < purged();
+        let ends = std::mem::replace(&mut starved, empty) && empty;
+        std::future::ready(!ends)
+    })
 }
 
 impl Network {
@@ -176,7 +208,9 @@ impl Network {
         let opened = self.peers.open_append(&self.node).await;
         let opened = opened.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         let addressed = self.peers.addressed(self.target);
-        let requests = input.map(move |request| append_to_pb(&request, addressed));
+        let log = self.log.clone();
+        let requests = while_served(input, move || log.purged())
+            .map(move |request| append_to_pb(&request, addressed));
         let Some(opened) = opened else { return self.call_append(requests).await };
         let traffic = self.peers.traffic.of(self.target);
         traffic.framed_streams.fetch_add(1, Ordering::Relaxed);
@@ -303,5 +337,48 @@ impl RaftNetworkV2<TypeConfig> for Network {
 impl From<super::convert::Missing> for RPCError<TypeConfig> {
     fn from(missing: super::convert::Missing) -> Self {
         malformed(&missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use openraft::entry::RaftEntry;
+    use openraft::vote::RaftLeaderId;
+    use openraft::{EntryPayload, impls::leader_id_std::LeaderId};
+
+    use super::*;
+
+    fn id(index: u64) -> LogId {
+        LogId::new(LeaderId::new(3, 1).to_committed(), index)
+    }
+
+    fn after(prev: u64, entries: u64) -> AppendEntriesRequest<TypeConfig> {
+        let entry = |index| super::super::types::Entry::new(id(index), EntryPayload::Blank);
+        AppendEntriesRequest {
+            vote: Vote::new_committed(3, 1),
+            prev_log_id: (prev > 0).then(|| id(prev)),
+            entries: (prev + 1..=prev + entries).map(entry).collect(),
+            leader_commit: Some(id(200)),
+        }
+    }
+
+    /// How many requests of `said` are sent when the log is cut up to entry 171.
+    fn sent(said: &[(u64, u64)]) -> usize {
+        let requests: Vec<_> = said.iter().map(|(prev, entries)| after(*prev, *entries)).collect();
+        let served = while_served(futures::stream::iter(requests), || Some(id(171)));
+        served.count().now_or_never().expect("nothing to wait for")
+    }
+
+    #[test]
+    fn a_stream_whose_entries_are_gone_ends() {
+        assert_eq!(sent(&[(120, 11), (131, 0), (131, 0), (131, 0)]), 2);
+        assert_eq!(sent(&[(0, 0), (0, 0)]), 1);
+    }
+
+    #[test]
+    fn a_stream_that_tells_of_commits_goes_on() {
+        assert_eq!(sent(&[(171, 0), (171, 0), (171, 4), (175, 0), (175, 0)]), 5);
+        assert_eq!(sent(&[(131, 0), (171, 2), (131, 0), (173, 0)]), 4, "one alone says nothing");
     }
 }
