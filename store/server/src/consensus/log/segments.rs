@@ -1,8 +1,8 @@
 //! The files of the log: frames one after the other, cut into segments, so that what is no longer
 //! needed goes with its file.
 //!
-//! A segment has its full size from the beginning, so a write changes no metadata and costs the disk
-//! one request. Each begins with a frame of all that is not an entry (vote, commit and purge), so
+//! A segment has its full size from the beginning, and zeros are written some way ahead of what the
+//! log holds: a write changes no metadata and costs the disk one request. Each begins with a frame of all that is not an entry (vote, commit and purge), so
 //! earlier segments can go.
 
 use std::collections::VecDeque;
@@ -24,6 +24,10 @@ use super::places::{Place, Places};
 
 /// A larger frame gets a segment of its own.
 const SEGMENT_BYTES: u64 = 32 << 20;
+/// So much is written in advance. The first write to a block that was only allocated changes the
+/// file's metadata, and an fdatasync then takes half as long again (ext4).
+const AHEAD_BYTES: u64 = 512 << 10;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 const SUFFIX: &str = ".wal";
 const LOCK: &str = "LOCK";
 
@@ -81,6 +85,8 @@ pub(super) struct Segments {
     files: VecDeque<Arc<Segment>>,
     /// Where in it the next frame goes,
     offset: u64,
+    /// up to where it has blocks that were written before,
+    ready: u64,
     /// and how much it has room for.
     capacity: u64,
     /// The name of the next file.
@@ -259,6 +265,7 @@ impl Segments {
             writing,
             files: VecDeque::new(),
             offset: 0,
+            ready: 0,
             capacity: 0,
             next_file: paths.last().map_or(1, |(number, _)| number + 1),
             next_frame: 1,
@@ -283,6 +290,7 @@ impl Segments {
             Some(last) => {
                 // Zeros behind the end: nothing that was torn off may be taken for a frame later.
                 last.file.set_len(segments.offset)?;
+                segments.ready = segments.offset;
                 segments.capacity = segments.offset.max(SEGMENT_BYTES);
                 if writing.allocate {
                     allocate(&last.file, segments.capacity)?;
@@ -313,11 +321,15 @@ impl Segments {
         let active = self.files.back().expect("one is always open");
         let bytes = frame.seal(self.next_frame)?;
         active.file.write_all_at(bytes, self.offset)?;
+        let end = self.offset + bytes.len() as u64;
+        if self.writing.allocate && end > self.ready {
+            self.ready = (end + AHEAD_BYTES).min(self.capacity).max(end);
+            write_zeros(&active.file, end..self.ready);
+        }
         if self.writing.sync {
             active.file.sync_data()?;
         }
-        let offset = self.offset;
-        self.offset += bytes.len() as u64;
+        let offset = std::mem::replace(&mut self.offset, end);
         self.next_frame += 1;
         Ok(offset)
     }
@@ -340,7 +352,7 @@ impl Segments {
         }
         self.files.push_back(Arc::new(Segment { file, path }));
         self.next_file += 1;
-        (self.offset, self.capacity) = (0, capacity);
+        (self.offset, self.ready, self.capacity) = (0, 0, capacity);
         self.append(&mut first)?;
         if self.writing.sync {
             self.files.back().expect("just opened").file.sync_all()?;
@@ -363,6 +375,18 @@ fn is_unused(segment: &Arc<Segment>) -> bool {
     Arc::strong_count(segment) == 1
 }
 
+/// Where it fails, later writes take longer, and nothing is lost.
+fn write_zeros(file: &File, mut range: std::ops::Range<u64>) {
+    while !range.is_empty() {
+        let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let zeros = &ZEROS[..left.min(ZEROS.len())];
+        if file.write_all_at(zeros, range.start).is_err() {
+            return;
+        }
+        range.start += zeros.len() as u64;
+    }
+}
+
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     let length = i64::try_from(bytes).map_err(io::Error::other)?;
     match fallocate(file, FallocateFlags::empty(), 0, length) {
@@ -374,6 +398,7 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use nix::unistd::{Whence, lseek};
     use openraft::EntryPayload;
 
     use super::super::super::types::{Batch, Entry};
@@ -529,6 +554,28 @@ mod tests {
         assert_eq!(again.meta, contents.meta);
         assert!(again.places.is_empty());
         assert_eq!(last(&again.places).expect("readable"), None);
+    }
+
+    #[test]
+    fn what_comes_next_was_written_before_and_is_empty() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        for round in 0..3 {
+            let (mut segments, Contents { meta, .. }) =
+                Segments::open(dir.path(), WRITING).expect("opens");
+            for index in 0..40 {
+                let mut frame = Frame::new();
+                frame.entry(&entry(40 * round + index, 50_000)).expect("small");
+                segments.write(&mut frame, &meta).expect("written");
+                let file = &segments.files.back().expect("one is open").file;
+                let end = segments.offset.cast_signed();
+                let hole = lseek(file, end, Whence::SeekHole).expect("knows its holes");
+                assert!(hole >= end && hole >= segments.ready.cast_signed(), "{hole}, {end}");
+                let mut ahead = vec![1; 1 << 20];
+                file.read_exact_at(&mut ahead, segments.offset).expect("has its size");
+                assert!(ahead.iter().all(|byte| *byte == 0));
+            }
+        }
+        assert_eq!(opened(dir.path()).expect("opens").len(), 120);
     }
 
     #[test]
