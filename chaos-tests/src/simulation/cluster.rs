@@ -67,7 +67,7 @@ impl Cluster {
         let names = (0..plan.members).map(|place| (format!("m{place}"), url(place)));
         let initial_cluster: Vec<(String, String)> = names.collect();
         let cluster = Arc::new(Self {
-            net: Net::new(plan.seed ^ 0x6e65_7477_6f72_6b00),
+            net: Net::new(plan.seed ^ 0x6e65_7477_6f72_6b00, plan.framed_log),
             recorder: Arc::new(Recorder::new()),
             dir,
             places: Mutex::default(),

@@ -1,4 +1,5 @@
-//! The network between members: carries gRPC calls, and the frames of streamed ones.
+//! The network between members: carries gRPC calls, the frames of streamed ones, and the bytes of the
+//! log's own connections.
 //!
 //! It behaves as connections do: within a stream everything arrives in order or not at all. Between
 //! calls there is no order, a call may strike although its caller has long given up, an answer may
@@ -17,6 +18,7 @@ use pintle_store::simulation::{
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,6 +30,8 @@ use tonic::{ConnectError, Status};
 const HELD_UP_MAX: Duration = Duration::from_secs(8);
 /// Frames on their way.
 const FRAMES: usize = 64;
+/// Bytes of a connection that wait at either end.
+const PIPE_BYTES: usize = 64 << 10;
 
 /// How the network is at the moment.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +68,7 @@ struct Inner {
     /// Ways (from, to) on which nothing gets through.
     cuts: BTreeSet<(usize, usize)>,
     weather: Weather,
+    framed_log: bool,
 }
 
 /// The network of one cluster.
@@ -92,12 +97,14 @@ fn refused() -> BoxError {
 }
 
 impl Net {
-    pub(super) fn new(seed: u64) -> Arc<Self> {
+    /// `framed_log`: members know the log's own connections.
+    pub(super) fn new(seed: u64, framed_log: bool) -> Arc<Self> {
         let inner = Inner {
             rng: StdRng::seed_from_u64(seed),
             doors: BTreeMap::new(),
             cuts: BTreeSet::new(),
             weather: Weather::FAIR,
+            framed_log,
         };
         Arc::new(Self { inner: Mutex::new(inner), changed: Notify::new() })
     }
@@ -148,6 +155,13 @@ impl Net {
         let mut inner = self.inner.lock();
         let refusal = inner.weather.refusal;
         inner.rng.random_bool(refusal)
+    }
+
+    /// How many of the bytes that wait go on their way together: all of them, or now and then a few.
+    fn roll_piece(&self) -> usize {
+        let mut inner = self.inner.lock();
+        let few = inner.rng.random_bool(0.1);
+        if few { inner.rng.random_range(1..40) } else { PIPE_BYTES }
     }
 
     fn is_cut(&self, way: (usize, usize)) -> bool {
@@ -213,6 +227,29 @@ impl Way {
     }
 }
 
+impl Way {
+    /// Carries bytes until no more are said. An error: the connection breaks, both ways.
+    async fn carry_bytes(
+        &self,
+        mut from: impl AsyncRead + Unpin,
+        mut to: impl AsyncWrite + Unpin,
+    ) -> Result<(), BoxError> {
+        let mut held = vec![0; PIPE_BYTES];
+        loop {
+            let piece = &mut held[..self.net.roll_piece()];
+            let read = tokio::select! {
+                read = from.read(piece) => read?,
+                () = self.ended() => return Err(broken()),
+            };
+            self.travel().await?;
+            if read == 0 {
+                return Ok(to.shutdown().await?);
+            }
+            to.write_all(&held[..read]).await?;
+        }
+    }
+}
+
 /// What may arrive twice.
 fn may_repeat(path: &str) -> bool {
     ["/AppendOne", "/Vote", "/TransferLeader", "/ReadIndex"].iter().any(|end| path.ends_with(end))
@@ -227,8 +264,9 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    async fn carry(self, url: String, request: PeerRequest) -> Result<PeerResponse, BoxError> {
-        let door = self.net.inner.lock().doors.get(&url).cloned();
+    /// The member behind a URL and the way to it, if somebody listens there.
+    async fn dial(&self, url: &str) -> Result<(Door, Way), BoxError> {
+        let door = self.net.inner.lock().doors.get(url).cloned();
         let refuses = self.gone.is_cancelled() || self.net.rolls_refusal();
         let Some(door) = door.filter(|_| !refuses) else {
             sleep(self.net.roll().0).await;
@@ -237,6 +275,36 @@ impl Wire {
         let ends = [self.gone.clone(), door.gone.clone()];
         let way = Way { net: Arc::clone(&self.net), from: self.place, to: door.place, ends };
         way.travel().await?;
+        Ok((door, way))
+    }
+
+    async fn connect(self, url: String) -> Result<DuplexStream, BoxError> {
+        let (Door { member, gone, .. }, way) = self.dial(&url).await?;
+        let (here, near) = duplex(PIPE_BYTES);
+        let (far, there) = duplex(PIPE_BYTES);
+        tokio::spawn(async move {
+            tokio::select! {
+                served = member.serve_append(there) => drop(served),
+                () = gone.cancelled() => {}
+            }
+        });
+        let back = way.back();
+        back.travel().await?;
+        tokio::spawn(async move {
+            let ((said, to_caller), (answered, to_member)) = (split(near), split(far));
+            let carried = tokio::try_join!(
+                way.carry_bytes(said, to_member),
+                back.carry_bytes(answered, to_caller)
+            );
+            if let Err(error) = carried {
+                tracing::debug!(%error, "a connection of the log has ended");
+            }
+        });
+        Ok(here)
+    }
+
+    async fn carry(self, url: String, request: PeerRequest) -> Result<PeerResponse, BoxError> {
+        let (door, way) = self.dial(&url).await?;
         let path = request.uri().path();
         let both_ways = path.ends_with("/Append");
         let streamed = both_ways || path.ends_with("/Attend");
@@ -325,5 +393,16 @@ async fn deliver_files(
 impl Network for Wire {
     fn call(&self, url: &str, request: PeerRequest) -> Pending<Result<PeerResponse, BoxError>> {
         Box::pin(self.clone().carry(url.to_owned(), request))
+    }
+
+    fn open_append(&self, url: &str) -> Pending<io::Result<Option<DuplexStream>>> {
+        let framed = self.net.inner.lock().framed_log;
+        let connecting = self.clone().connect(url.to_owned());
+        Box::pin(async move {
+            if !framed {
+                return Ok(None);
+            }
+            connecting.await.map(Some).map_err(io::Error::other)
+        })
     }
 }

@@ -30,6 +30,8 @@ pub struct Plan {
     pub catchup_entries: u64,
     /// Whether members are added and removed.
     pub changes_members: bool,
+    /// Whether members know the log's own connections, or gRPC alone as earlier versions did.
+    pub framed_log: bool,
     /// The store's deliberate mistake.
     pub broken: Option<Broken>,
 }
@@ -51,6 +53,7 @@ impl Plan {
             snapshot_count,
             catchup_entries: rng.random_range(5..=snapshot_count / 2),
             changes_members: rng.random_bool(0.3),
+            framed_log: rng.random_bool(0.75),
             broken,
         }
     }

@@ -1,7 +1,7 @@
 //! Traffic among members: connections to the others, the service that they call here, and how a
 //! proposal's outcome crosses the wire.
 
-mod append;
+pub(crate) mod append;
 mod channel;
 mod connections;
 mod dial;

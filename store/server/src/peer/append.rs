@@ -4,7 +4,7 @@
 //! acknowledged: nothing new would be said). So it carries messages behind their lengths and nothing
 //! else; what HTTP/2 adds (streams, windows, headers) costs more than they do. It begins as an HTTP/1.1 request that is
 //! upgraded, on the port and under the certificates of all other peer traffic. A peer that does
-//! not know it is called with gRPC's `append` instead, and so are members of a simulation.
+//! not know it is called with gRPC's `append` instead.
 //!
 //! Each side sends an empty frame when it has had nothing to say for a while, and lets go of a
 //! connection on which it has heard nothing for longer than that.
@@ -25,7 +25,6 @@ use futures::{Sink, Stream, StreamExt};
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{StatusCode, Uri};
 use http_body_util::Empty;
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use pintle_proto::raft as pb;
@@ -55,7 +54,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(6);
 const WRITE_BYTES: usize = 256 << 10;
 const LENGTH: usize = 4;
 
-type Connection = TokioIo<Upgraded>;
+pub(crate) type Connection = Box<dyn Io>;
 
 /// Messages behind their lengths; `None` is the empty frame.
 struct Frames<M> {
@@ -249,6 +248,12 @@ impl<S: Stream<Item = pb::AppendRequest> + Unpin> Stream for Appending<S> {
 pub(crate) struct Opened(Connection);
 
 impl Opened {
+    /// In a simulation, where nothing has to be asked of a server first.
+    #[cfg(feature = "simulation")]
+    pub(super) fn over(connection: impl Io + 'static) -> Self {
+        Self(Box::new(connection))
+    }
+
     /// Sends `requests` and yields the answers, in their order.
     pub(crate) fn append<S>(self, requests: S, traffic: &Arc<PeerTraffic>) -> Appending<S>
     where
@@ -286,7 +291,8 @@ async fn upgrade(connection: Box<dyn Io>, uri: &Uri) -> Result<Option<Opened>, h
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(None);
     }
-    hyper::upgrade::on(response).await.map(|upgraded| Some(Opened(TokioIo::new(upgraded))))
+    let upgraded = hyper::upgrade::on(response).await?;
+    Ok(Some(Opened(Box::new(TokioIo::new(upgraded)))))
 }
 
 /// The other end, on the peer port.
@@ -303,7 +309,7 @@ async fn accept(core: Arc<Core>, request: Request) -> Response {
     let upgrading = hyper::upgrade::on(request);
     tokio::spawn(async move {
         let served = match upgrading.await {
-            Ok(upgraded) => serve(&core, TokioIo::new(upgraded)).await,
+            Ok(upgraded) => serve(&core, Box::new(TokioIo::new(upgraded))).await,
             Err(error) => Err(io::Error::other(error)),
         };
         if let Err(error) = served {
@@ -314,7 +320,8 @@ async fn accept(core: Arc<Core>, request: Request) -> Response {
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-async fn serve(core: &Arc<Core>, connection: Connection) -> io::Result<()> {
+/// The end of the member that is appended to, until the leader or the member is gone.
+pub(crate) async fn serve(core: &Arc<Core>, connection: Connection) -> io::Result<()> {
     let (reads, writes) = tokio::io::split(connection);
     let results = core.raft.stream_append(accepted(core, Hearing::new(reads)));
     // When consensus has stopped, the connection says so by ending.

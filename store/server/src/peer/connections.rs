@@ -110,13 +110,15 @@ impl Peers {
 
     /// A connection for the log alone to a member's first address; `None` where gRPC must do.
     pub(crate) async fn open_append(&self, node: &Node) -> io::Result<Option<Opened>> {
-        #[cfg(feature = "simulation")]
-        if matches!(self.host, Host::Simulated(_)) {
-            return Ok(None);
-        }
         let unknown = || io::Error::new(io::ErrorKind::NotFound, "member without address");
         let url = node.peer_urls.first().ok_or_else(unknown)?;
-        append::open(url, self.tls.as_ref()).await
+        match &self.host {
+            Host::Machine => append::open(url, self.tls.as_ref()).await,
+            #[cfg(feature = "simulation")]
+            Host::Simulated(simulated) => {
+                Ok(simulated.network.open_append(url).await?.map(Opened::over))
+            }
+        }
     }
 
     fn connect(&self, url: &str) -> Result<PeerChannel, Status> {

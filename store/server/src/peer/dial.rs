@@ -39,7 +39,7 @@ impl Service<Uri> for Dial {
 }
 
 /// What bytes are exchanged through.
-pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 

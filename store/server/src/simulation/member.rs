@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use pintle_proto::raft::change_member_request::Change;
 use pintle_proto::raft::peer_server::PeerServer;
 use pintle_store_api::{ReadError, Revision, WriteError, pb};
+use tokio::io::DuplexStream;
 use tower::Service;
 
 use crate::config::Config;
@@ -19,7 +20,7 @@ use crate::handle::Handle;
 use crate::host::Host;
 use crate::member::{Member, StartError};
 use crate::members;
-use crate::peer::PeerService;
+use crate::peer::{PeerService, append};
 
 /// Why a request did not reach its target, or its answer did not come back.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,6 +35,10 @@ pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait Network: Send + Sync + Debug {
     /// Calls the member behind a peer URL.
     fn call(&self, url: &str, request: PeerRequest) -> Pending<Result<PeerResponse, BoxError>>;
+
+    /// Opens a connection for the log to the member behind a peer URL; `None` when that member
+    /// knows gRPC alone.
+    fn open_append(&self, url: &str) -> Pending<io::Result<Option<DuplexStream>>>;
 }
 
 /// The disk under one member's log.
@@ -95,6 +100,12 @@ impl SimulatedMember {
                 Err(never) => match never {},
             }
         })
+    }
+
+    /// Serves the far end of a connection for the log, until it ends.
+    pub fn serve_append(&self, connection: DuplexStream) -> Pending<io::Result<()>> {
+        let core = Arc::clone(&self.core);
+        Box::pin(async move { append::serve(&core, Box::new(connection)).await })
     }
 
     /// Its id in the cluster.
