@@ -2,6 +2,7 @@
 //! votes beside it, snapshots on a connection of their own.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -205,12 +206,18 @@ impl Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
-        let opened = self.peers.open_append(&self.node).await;
-        let opened = opened.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         let addressed = self.peers.addressed(self.target);
         let log = self.log.clone();
-        let requests = while_served(input, move || log.purged())
-            .map(move |request| append_to_pb(&request, addressed));
+        let mut requests = while_served(input, move || log.purged())
+            .map(move |request| append_to_pb(&request, addressed))
+            .peekable();
+        // After a failure openraft waits with its next request (`StreamState::backoff_if_enabled`): to
+        // ask for it first is what keeps a member that is gone from being called without a pause.
+        if Pin::new(&mut requests).peek().await.is_none() {
+            return Ok(futures::stream::empty().boxed());
+        }
+        let opened = self.peers.open_append(&self.node).await;
+        let opened = opened.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         let Some(opened) = opened else { return self.call_append(requests).await };
         let traffic = self.peers.traffic.of(self.target);
         traffic.framed_streams.fetch_add(1, Ordering::Relaxed);

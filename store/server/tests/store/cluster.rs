@@ -274,6 +274,39 @@ async fn a_leader_whose_followers_cannot_sends_the_snapshot_itself() {
     assert_eq!(metric(&cluster, leader, SENT).await, 1);
 }
 
+/// Calls of a member that is gone, in a second.
+const CALLS_MAX: usize = 300;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_gone_is_not_called_without_a_pause() {
+    let mut cluster = Cluster::found(3, |_| {}).await;
+    let follower = cluster.follower().await;
+    cluster.kill(follower).await;
+    let peer_url = &cluster.configs[follower].listen_peer_urls[0];
+    let address = peer_url.trim_start_matches("http://");
+    let listen = || async { tokio::net::TcpListener::bind(address).await.ok() };
+    let listener = eventually("the port is free", listen).await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let counting = tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let called = || async { (calls.load(Ordering::Relaxed) > 0).then_some(()) };
+    eventually("it is called", called).await;
+    put(&*cluster.handle(cluster.leader().await), "k", "v").await.expect("written by two");
+    let before = calls.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let calls = calls.load(Ordering::Relaxed) - before;
+    assert!(calls < CALLS_MAX, "{calls} calls in a second");
+    counting.abort();
+    drop(counting.await);
+    cluster.restart(follower).await;
+    let caught_up = || async { get(&*cluster.handle(follower), "k").await };
+    eventually("it has what was written meanwhile", caught_up).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_know_each_other_by_name_and_client_address() {
     let cluster = Cluster::found(3, |_| {}).await;
