@@ -188,7 +188,7 @@ async fn turn(
         Shape::List { streamed } => list::list(context, running, streamed).await,
         Shape::FanOut => watch::fan_out(context, running).await,
         Shape::WatchOwn => watch::own_keys(context, running).await,
-        Shape::CatchUp => catch_up::catch_up(context, running).await,
+        Shape::CatchUp { paced } => catch_up::catch_up(context, running, paced).await,
         Shape::KeepAlive => lease::keep_alive(context, running).await,
         Shape::Compaction => compaction::compaction(context, running).await,
         Shape::Population => memory::population(context, running).await,

@@ -27,7 +27,10 @@ pub enum Shape {
     /// Each watches a key of its own; keys are put at random.
     WatchOwn,
     /// All start watching 100,000 revisions back, while others put.
-    CatchUp,
+    CatchUp {
+        /// At a steady rate, instead of as fast as they are answered.
+        paced: bool,
+    },
     /// Every client renews a lease, over and over.
     KeepAlive,
     /// Puts on few keys, with a compaction every few seconds.
@@ -129,8 +132,15 @@ pub const CATALOG: &[Workload] = &[
     workload("watch-100k", "100,000 watchers of their own keys", Shape::WatchOwn, 100_000, KEYS),
     workload(
         "watch-catch-up",
-        "1,000 watchers of 100 prefixes start 100,000 revisions back",
-        Shape::CatchUp,
+        "1,000 watchers of 100 prefixes start 100,000 revisions back, 50 clients put",
+        Shape::CatchUp { paced: false },
+        1_000,
+        0,
+    ),
+    workload(
+        "watch-catch-up-paced",
+        "the same while 1,000 puts come in a second",
+        Shape::CatchUp { paced: true },
         1_000,
         0,
     ),
@@ -162,7 +172,7 @@ impl Workload {
     pub fn wants_fresh_store(&self) -> bool {
         matches!(
             self.shape,
-            Shape::WatchOwn | Shape::CatchUp | Shape::Population | Shape::BeyondMemory
+            Shape::WatchOwn | Shape::CatchUp { .. } | Shape::Population | Shape::BeyondMemory
         )
     }
 
@@ -170,7 +180,7 @@ impl Workload {
     pub fn rounds_max(&self) -> usize {
         match self.shape {
             Shape::Population | Shape::BeyondMemory => 1,
-            Shape::WatchOwn | Shape::CatchUp => 3,
+            Shape::WatchOwn | Shape::CatchUp { .. } => 3,
             _ => usize::MAX,
         }
     }
