@@ -2,8 +2,8 @@
 //! needed goes with its file.
 //!
 //! A segment has its full size from the beginning, and zeros are written some way ahead of what the
-//! log holds: a write changes no metadata and costs the disk one request. Each begins with a frame of all that is not an entry (vote, commit and purge), so
-//! earlier segments can go.
+//! log holds: a write changes no metadata and costs the disk one request. Each begins with a frame of
+//! all that is not an entry (vote, commit and purge), so earlier segments can go.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
