@@ -278,7 +278,11 @@ impl Wire {
         Ok((door, way))
     }
 
-    async fn connect(self, url: String) -> Result<DuplexStream, BoxError> {
+    /// The near end of a connection for the log; `None` when members know none.
+    async fn connect(self, url: String) -> Result<Option<DuplexStream>, BoxError> {
+        if !self.net.inner.lock().framed_log {
+            return Ok(None);
+        }
         let (Door { member, gone, .. }, way) = self.dial(&url).await?;
         let (here, near) = duplex(PIPE_BYTES);
         let (far, there) = duplex(PIPE_BYTES);
@@ -300,7 +304,7 @@ impl Wire {
                 tracing::debug!(%error, "a connection of the log has ended");
             }
         });
-        Ok(here)
+        Ok(Some(here))
     }
 
     async fn carry(self, url: String, request: PeerRequest) -> Result<PeerResponse, BoxError> {
@@ -396,13 +400,7 @@ impl Network for Wire {
     }
 
     fn open_append(&self, url: &str) -> Pending<io::Result<Option<DuplexStream>>> {
-        let framed = self.net.inner.lock().framed_log;
         let connecting = self.clone().connect(url.to_owned());
-        Box::pin(async move {
-            if !framed {
-                return Ok(None);
-            }
-            connecting.await.map(Some).map_err(io::Error::other)
-        })
+        Box::pin(async move { connecting.await.map_err(io::Error::other) })
     }
 }

@@ -25,7 +25,7 @@ use super::places::{Place, Places};
 /// A larger frame gets a segment of its own.
 const SEGMENT_BYTES: u64 = 32 << 20;
 /// So much is written in advance. The first write to a block that was only allocated changes the
-/// file's metadata, and an fdatasync then takes half as long again (ext4).
+/// file's metadata, and an fdatasync waits for that, too: of 4 KiB it takes twice as long (ext4).
 const AHEAD_BYTES: u64 = 512 << 10;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 const SUFFIX: &str = ".wal";
