@@ -178,6 +178,7 @@ impl Way {
     async fn ended(&self) {
         let [here, there] = &self.ends;
         tokio::select! {
+                biased;
             () = here.cancelled() => {}
             () = there.cancelled() => {}
         }
@@ -194,6 +195,7 @@ impl Way {
                 break;
             }
             tokio::select! {
+                biased;
                 () = changed => {}
                 () = sleep_until(deadline) => return Err(broken()),
                 () = self.ended() => return Err(broken()),
@@ -209,6 +211,7 @@ impl Way {
         tokio::spawn(async move {
             loop {
                 let frame = tokio::select! {
+                biased;
                     frame = body.frame() => frame,
                     () = self.ended() => Some(Err(Status::unavailable("simulated: gone"))),
                     () = sender.closed() => None,
@@ -238,6 +241,7 @@ impl Way {
         loop {
             let piece = &mut held[..self.net.roll_piece()];
             let read = tokio::select! {
+                biased;
                 read = from.read(piece) => read?,
                 () = self.ended() => return Err(broken()),
             };
@@ -288,6 +292,7 @@ impl Wire {
         let (far, there) = duplex(PIPE_BYTES);
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 served = member.serve_append(there) => drop(served),
                 () = gone.cancelled() => {}
             }
@@ -296,10 +301,12 @@ impl Wire {
         back.travel().await?;
         tokio::spawn(async move {
             let ((said, to_caller), (answered, to_member)) = (split(near), split(far));
-            let carried = tokio::try_join!(
+            // Not tokio's, which begins with another one each time it is polled.
+            let carried = futures::future::try_join(
                 way.carry_bytes(said, to_member),
-                back.carry_bytes(answered, to_caller)
+                back.carry_bytes(answered, to_caller),
             );
+            let carried = carried.await;
             if let Err(error) = carried {
                 tracing::debug!(%error, "a connection of the log has ended");
             }
@@ -321,6 +328,7 @@ impl Wire {
             deliver_whole(&way, &door, request).await?
         };
         let response = tokio::select! {
+                biased;
             response = answer => response.map_err(|_| broken())?,
             () = way.ended() => return Err(broken()),
         };
@@ -340,6 +348,7 @@ fn deliver(door: &Door, request: PeerRequest) -> oneshot::Receiver<PeerResponse>
     let Door { member, gone, .. } = door.clone();
     tokio::spawn(async move {
         tokio::select! {
+                biased;
             response = member.serve(request) => drop(sender.send(response)),
             () = gone.cancelled() => {}
         }
