@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use tokio::net::TcpStream;
 
 use self::frame::Deframer;
-pub(crate) use self::frame::encode;
+pub(crate) use self::frame::{Pieces, encode};
 use self::whole::Whole;
 
 /// Receive windows: large enough that flow control never stops the server.
@@ -174,7 +174,7 @@ impl Connection {
         let mut answers = Messages::Waiting(response);
         let mut answer = None;
         while let Some(message) = answers.next().await? {
-            answer = Some(message);
+            answer = Some(message.whole());
         }
         answer.ok_or_else(|| Failure::broken("no answer"))
     }
@@ -222,7 +222,7 @@ pub(crate) enum Messages {
 
 impl Messages {
     /// The next message; `None` at the end of a stream that ended well.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Pieces>, Failure> {
         if let Self::Waiting(response) = self {
             let (parts, body) = response.await?.into_parts();
             Failure::from_headers(&parts.headers)?;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use pintle_proto::etcdserverpb as pb;
 use pintle_proto::etcdserverpb::watch_request::RequestUnion;
 use prost::Message;
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::recorder::Recorder;
-use crate::client::{Call, Connection, Messages, Requests, encode};
+use crate::client::{Call, Connection, Messages, Pieces, Requests, encode};
 use crate::system::Running;
 
 /// As in etcd's own benchmark: a proxy or a cache puts many watchers on one stream.
@@ -171,6 +171,10 @@ async fn create(
             waiting += 1;
         }
         let message = messages.next().await?.context("the stream ended")?;
+        if let Some(events) = count(&message) {
+            arrivals.received(events);
+            continue;
+        }
         let response = pb::WatchResponse::decode(message)?;
         if response.canceled {
             bail!("a watcher was refused: {}", response.cancel_reason);
@@ -191,7 +195,7 @@ async fn receive(mut messages: Messages, arrivals: Rc<Arrivals>) {
             Err(failure) => break failure.to_string(),
         };
         if arrivals.delays.borrow().is_none()
-            && let Some(events) = count_events(&message)
+            && let Some(events) = count(&message)
         {
             arrivals.received(events);
             continue;
@@ -206,15 +210,23 @@ async fn receive(mut messages: Messages, arrivals: Rc<Arrivals>) {
     arrivals.wake();
 }
 
-/// The events of an encoded response that cancels nothing: all that is wanted to know of most, and less
-/// work than taking them apart.
-fn count_events(mut response: &[u8]) -> Option<u64> {
+fn count(message: &Pieces) -> Option<u64> {
+    match message.one() {
+        Some(response) => count_events(response),
+        None => count_events(message.clone()),
+    }
+}
+
+/// The events of an encoded response that neither creates nor cancels: all that is wanted to know of
+/// most, and less work than taking them apart.
+fn count_events(mut response: impl Buf) -> Option<u64> {
+    const CREATED: u32 = 3;
     const CANCELED: u32 = 4;
     const EVENTS: u32 = 11;
     let mut events = 0;
-    while !response.is_empty() {
+    while response.has_remaining() {
         let (tag, wire) = encoding::decode_key(&mut response).ok()?;
-        if tag == CANCELED {
+        if matches!(tag, CREATED | CANCELED) {
             return None;
         }
         events += u64::from(tag == EVENTS);
@@ -246,11 +258,13 @@ mod tests {
         let header = Some(pb::ResponseHeader { revision: 7, ..Default::default() });
         let events = vec![Event::default(); 3];
         let response = pb::WatchResponse { header, watch_id: 2, events, ..Default::default() };
-        assert_eq!(count_events(&response.encode_to_vec()), Some(3));
+        assert_eq!(count_events(response.encode_to_vec().as_slice()), Some(3));
         let empty = pb::WatchResponse::default();
-        assert_eq!(count_events(&empty.encode_to_vec()), Some(0));
+        assert_eq!(count_events(empty.encode_to_vec().as_slice()), Some(0));
+        let created = pb::WatchResponse { created: true, ..response.clone() };
+        assert_eq!(count_events(created.encode_to_vec().as_slice()), None);
         let canceled = pb::WatchResponse { canceled: true, ..response };
-        assert_eq!(count_events(&canceled.encode_to_vec()), None);
-        assert_eq!(count_events(&[0xff]), None);
+        assert_eq!(count_events(canceled.encode_to_vec().as_slice()), None);
+        assert_eq!(count_events([0xff].as_slice()), None);
     }
 }
