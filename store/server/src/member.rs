@@ -174,7 +174,8 @@ async fn build(config: Config, identity: Identity, host: Host) -> Result<Running
     let peers = Arc::new(Peers::new(cluster_id, member_id, peer_tls, host.clone()));
 
     let log = LogStore::open(&config.log_dir(), !config.unsafe_no_fsync, config.memory, host)
-        .map_err(failed("opening the log"))?;
+        .map_err(failed("opening the log"))?
+        .of_member(member_id);
     let fresh = log.is_empty();
     let snapshots =
         SnapshotStore::open(dir.join("snap")).map_err(failed("opening the snapshot folder"))?;

@@ -6,6 +6,7 @@
 //! last fsync into the next one (group commit). Everything that reaches the disk (entries, votes,
 //! truncation, purge) goes through that thread, in the order in which openraft asked for it.
 
+mod deferred;
 mod frame;
 mod import;
 pub(crate) mod offline;
@@ -23,10 +24,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use self::deferred::Deferred;
 use self::places::{Place, Places};
 use self::segments::{Contents, Segments, Writing};
 use self::tail::Tail;
@@ -75,6 +77,24 @@ struct Shared {
 pub(crate) struct LogStore {
     shared: Arc<Shared>,
     writer: mpsc::Sender<Request>,
+    /// The member whose log it is, and the way of what it appends as a leader.
+    leading: Option<(u64, Deferred)>,
+}
+
+/// To encode more for the followers takes longer than to wake the thread that writes it meanwhile.
+const SMALL_BYTES_MAX: usize = 8 << 10;
+
+/// One entry, and a small one.
+fn is_small(request: &Request) -> bool {
+    let Request::Append { entries, .. } = request else { return false };
+    match entries.as_slice() {
+        [Entry { payload: EntryPayload::Normal(batch), .. }] => batch.0.len() <= SMALL_BYTES_MAX,
+        _ => false,
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the log writer has stopped")
 }
 
 impl LogStore {
@@ -100,7 +120,27 @@ impl LogStore {
         });
         let (writer, requests) = mpsc::channel(WRITER_QUEUE);
         writer::spawn(Arc::clone(&shared), segments, meta, requests, host)?;
-        Ok(Self { shared, writer })
+        Ok(Self { shared, writer, leading: None })
+    }
+
+    /// The log of `member_id`, which sends a small entry to others before it writes it itself. Needs
+    /// a runtime.
+    pub(crate) fn of_member(mut self, member_id: u64) -> Self {
+        let deferred = Deferred::new(self.writer.clone(), WRITER_QUEUE);
+        self.leading = Some((member_id, deferred));
+        self
+    }
+
+    /// Only openraft's core sends, and one request after the other, so their order stays.
+    async fn send(&self, request: Request) -> io::Result<()> {
+        if let Some((member_id, deferred)) = &self.leading {
+            let leads = |vote: &Vote| vote.committed && vote.leader_id.voted_for == *member_id;
+            let defers = is_small(&request) && self.shared.vote.lock().as_ref().is_some_and(leads);
+            if defers || !deferred.is_idle() {
+                return deferred.send(request).await;
+            }
+        }
+        self.writer.send(request).await.map_err(|_| stopped())
     }
 
     pub(crate) fn stats(&self) -> &LogStats {
@@ -129,8 +169,7 @@ impl LogStore {
 
     async fn ask(&self, request: impl FnOnce(writer::Done) -> Request) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
-        let stopped = || io::Error::other("the log writer has stopped");
-        self.writer.send(request(done)).await.map_err(|_| stopped())?;
+        self.send(request(done)).await?;
         wait.await.map_err(|_| stopped())?
     }
 
@@ -249,10 +288,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         self.shared.tail.lock().append(&entries);
-        self.writer
-            .send(Request::Append { entries, callback })
-            .await
-            .map_err(|_| io::Error::other("the log writer has stopped"))
+        self.send(Request::Append { entries, callback }).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
@@ -285,7 +321,6 @@ impl LogStats {
 
 #[cfg(test)]
 mod tests {
-    use openraft::EntryPayload;
     use openraft::type_config::TypeConfigExt;
     use openraft::vote::RaftLeaderId;
 
