@@ -5,6 +5,7 @@ mod codec;
 pub(crate) mod convert;
 pub(crate) mod log;
 pub(crate) mod network;
+mod news;
 pub(crate) mod snapshot;
 pub(crate) mod snapshot_donor;
 pub(crate) mod snapshot_resume;

@@ -13,3 +13,6 @@ pub(crate) use append::routes as append_routes;
 pub(crate) use channel::PeerChannel;
 pub(crate) use connections::{Lane, MESSAGE_BYTES_MAX, Peers};
 pub(crate) use service::PeerService;
+pub(crate) use traffic::PeerTraffic;
+#[cfg(test)]
+pub(crate) use traffic::Traffic;

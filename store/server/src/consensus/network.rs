@@ -28,6 +28,7 @@ use super::convert::{
     append_result_from_pb, append_to_pb, log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb,
 };
 use super::log::LogStore;
+use super::news::Together;
 use super::snapshot::{SnapshotData, StateSnapshot};
 use super::snapshot_donor::{self, Donors};
 use super::types::{LogId, Node, TypeConfig, Vote};
@@ -208,7 +209,8 @@ impl Network {
     {
         let addressed = self.peers.addressed(self.target);
         let log = self.log.clone();
-        let mut requests = while_served(input, move || log.purged())
+        let served = while_served(input, move || log.purged());
+        let mut requests = Together::new(served, self.peers.traffic.of(self.target))
             .map(move |request| append_to_pb(&request, addressed))
             .peekable();
         // After a failure openraft waits with its next request (`StreamState::backoff_if_enabled`): to

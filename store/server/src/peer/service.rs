@@ -217,6 +217,8 @@ impl Peer for PeerService {
         }
         self.check_member(request.addressed.as_ref())?;
         let _relaying = Counted::new(&self.core.relaying);
+        let from = request.addressed.as_ref().map_or(0, |addressed| addressed.from);
+        let _relay = self.core.peers.traffic.of(from).relay();
         let commands = request.batch.unwrap_or_default().commands;
         let answers = self.core.proposer.propose_all(commands).await;
         let outcomes = pb::Outcomes {

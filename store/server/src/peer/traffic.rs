@@ -24,7 +24,19 @@ pub(crate) struct PeerTraffic {
     /// and with gRPC.
     pub(crate) grpc_streams: AtomicU64,
     pub(crate) round_trips: Histogram,
+    pub(crate) relays: Relays,
 }
+
+/// The calls in which a member handed its clients' writes to this one.
+#[derive(Debug, Default)]
+pub(crate) struct Relays {
+    begun: AtomicU64,
+    answered: AtomicU64,
+}
+
+/// One such call; dropped when it has its answer.
+#[derive(Debug)]
+pub(crate) struct Relay(Arc<PeerTraffic>);
 
 /// All other members that were met.
 #[derive(Debug, Default)]
@@ -44,6 +56,7 @@ impl Traffic {
                 framed_streams,
                 grpc_streams,
                 round_trips,
+                relays: Relays::default(),
             })
         }))
     }
@@ -53,7 +66,28 @@ impl Traffic {
     }
 }
 
+impl Relays {
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.0.relays.answered.fetch_add(1, Ordering::Release);
+    }
+}
+
 impl PeerTraffic {
+    pub(crate) fn relay(self: &Arc<Self>) -> Relay {
+        self.relays.begun.fetch_add(1, Ordering::AcqRel);
+        Relay(Arc::clone(self))
+    }
+
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
