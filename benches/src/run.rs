@@ -120,7 +120,7 @@ async fn run_all(plan: &Plan, tell: &mut dyn FnMut(Event<'_>)) -> anyhow::Result
     let mut workloads = Vec::new();
     for (index, workload) in plan.workloads.iter().enumerate() {
         tell(Event::Workload { index, of: plan.workloads.len(), workload });
-        let measured = measure(&Context { plan, workload }, &floor, tell).await;
+        let measured = measure(&Context { plan, workload }, tell).await;
         tell(Event::Measured(&measured));
         workloads.push(measured);
     }
@@ -143,11 +143,7 @@ fn order(round: usize, systems: usize) -> Vec<usize> {
     order
 }
 
-async fn measure(
-    context: &Context<'_>,
-    floor: &Floor,
-    tell: &mut dyn FnMut(Event<'_>),
-) -> Measured {
+async fn measure(context: &Context<'_>, tell: &mut dyn FnMut(Event<'_>)) -> Measured {
     let Context { plan, workload } = context;
     let count = plan.systems.len();
     let of = plan.rounds.min(workload.rounds_max()).max(1);
@@ -158,7 +154,7 @@ async fn measure(
         for system in order(round, count) {
             let name = &plan.systems[system].name;
             tell(Event::Turn { system: name, round, of });
-            let sample = turn(context, &plan.systems[system], &mut stages[system], floor).await;
+            let sample = turn(context, &plan.systems[system], &mut stages[system]).await;
             samples[system] = sample.map_err(|error| format!("{error:#}"));
             if workload.wants_fresh_store() || samples[system].is_err() {
                 stages[system] = None;
@@ -173,14 +169,13 @@ async fn turn(
     context: &Context<'_>,
     system: &System,
     stage: &mut Option<Stage>,
-    floor: &Floor,
 ) -> anyhow::Result<Sample> {
     if stage.is_none() {
         *stage = Some(set_up(context, system).await?);
     }
     let running = &mut stage.as_mut().context("just set up")?.running;
     match context.workload.shape {
-        Shape::Put { value } => puts::puts(context, running, value, floor).await,
+        Shape::Put { value } => puts::puts(context, running, value).await,
         Shape::Update => puts::updates(context, running).await,
         Shape::Range { keys, serializable } => {
             load::ranges(context, running, keys, serializable).await

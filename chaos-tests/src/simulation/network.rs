@@ -178,7 +178,7 @@ impl Way {
     async fn ended(&self) {
         let [here, there] = &self.ends;
         tokio::select! {
-                biased;
+            biased;
             () = here.cancelled() => {}
             () = there.cancelled() => {}
         }
@@ -211,7 +211,7 @@ impl Way {
         tokio::spawn(async move {
             loop {
                 let frame = tokio::select! {
-                biased;
+                    biased;
                     frame = body.frame() => frame,
                     () = self.ended() => Some(Err(Status::unavailable("simulated: gone"))),
                     () = sender.closed() => None,
@@ -328,7 +328,7 @@ impl Wire {
             deliver_whole(&way, &door, request).await?
         };
         let response = tokio::select! {
-                biased;
+            biased;
             response = answer => response.map_err(|_| broken())?,
             () = way.ended() => return Err(broken()),
         };
@@ -348,7 +348,7 @@ fn deliver(door: &Door, request: PeerRequest) -> oneshot::Receiver<PeerResponse>
     let Door { member, gone, .. } = door.clone();
     tokio::spawn(async move {
         tokio::select! {
-                biased;
+            biased;
             response = member.serve(request) => drop(sender.send(response)),
             () = gone.cancelled() => {}
         }
