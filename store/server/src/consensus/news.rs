@@ -4,6 +4,9 @@
 //! that writes again as soon as it was answered, this doubles what a write costs the members: each
 //! request wakes one, and the entry that would have brought the same news comes half a millisecond
 //! later. So where entries have lately followed that soon, the news wait for the next one.
+//!
+//! Whoever writes may be waiting for the very watchers that the news would reach, and then nothing
+//! follows. Each time that news waited in vain, more has to speak for it before they wait again.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +26,47 @@ type Request = AppendEntriesRequest<TypeConfig>;
 /// So long news wait for an entry. A timer's grain comes on top (tokio's: a millisecond).
 const WAIT: Duration = Duration::from_millis(1);
 
+/// So many news that did not wait in vain make up for all that did.
+const TRUSTED: u32 = 256;
+/// At most so many entries in succession have to come soon before news wait.
+const WANTED_MAX: u32 = 4_096;
+
+/// Whether it pays to wait.
+#[derive(Debug)]
+struct Habit {
+    /// Entries in succession that came soon after news.
+    soon: u32,
+    /// As many as are wanted.
+    wanted: u32,
+    /// News in succession that waited and went with an entry.
+    rewarded: u32,
+}
+
+impl Habit {
+    fn new() -> Self {
+        Self { soon: 0, wanted: 1, rewarded: 0 }
+    }
+
+    fn waits(&self) -> bool {
+        self.soon >= self.wanted
+    }
+
+    /// An entry came, soon or not; news have `waited` for it or not.
+    fn entry(&mut self, soon: bool, waited: bool) {
+        self.soon = if soon { self.soon.saturating_add(1) } else { 0 };
+        self.rewarded += u32::from(waited);
+        if self.rewarded >= TRUSTED {
+            (self.wanted, self.rewarded) = (1, 0);
+        }
+    }
+
+    /// News have waited in vain.
+    fn in_vain(&mut self) {
+        self.wanted = (self.wanted * 4).min(WANTED_MAX);
+        (self.soon, self.rewarded) = (0, 0);
+    }
+}
+
 /// Requests to a follower, with fewer that tell of nothing but a commit.
 pub(super) struct Together<S> {
     requests: S,
@@ -34,8 +78,7 @@ pub(super) struct Together<S> {
     sent: Option<LogId>,
     /// When the first news after it came.
     told: Option<Instant>,
-    /// An entry came soon after the last news.
-    soon: bool,
+    habit: Habit,
     waiting: Option<Request>,
     /// When what waits goes alone.
     due: Pin<Box<Sleep>>,
@@ -45,16 +88,16 @@ impl<S> Together<S> {
     pub(super) fn new(requests: S, traffic: Arc<PeerTraffic>) -> Self {
         let settled = traffic.relays.answered();
         let due = Box::pin(tokio::time::sleep(WAIT));
-        let (sent, told, soon, waiting) = Default::default();
-        Self { requests, traffic, settled, sent, told, soon, waiting, due }
+        let (sent, told, waiting) = Default::default();
+        Self { requests, traffic, settled, sent, told, habit: Habit::new(), waiting, due }
     }
 
     fn entries(&mut self, last: LogId) {
         self.sent = Some(last);
         // Older news: the request brings newer.
-        self.waiting = None;
+        let waited = self.waiting.take().is_some();
         if let Some(told) = self.told.take() {
-            self.soon = told.elapsed() < WAIT;
+            self.habit.entry(told.elapsed() < WAIT, waited);
         }
     }
 
@@ -75,7 +118,7 @@ impl<S> Together<S> {
         let first = self.told.is_none();
         let now = *self.told.get_or_insert_with(Instant::now);
         let awaited = self.is_awaited();
-        if !self.soon || awaited || request.prev_log_id != self.sent {
+        if !self.habit.waits() || awaited || request.prev_log_id != self.sent {
             self.waiting = None;
             return Some(request);
         }
@@ -111,7 +154,7 @@ impl<S: Stream<Item = Request> + Unpin> Stream for Together<S> {
                     if this.waiting.is_none() || this.due.as_mut().poll(context).is_pending() {
                         return Poll::Pending;
                     }
-                    this.soon = false;
+                    this.habit.in_vain();
                     return Poll::Ready(this.waiting.take());
                 }
             }
@@ -224,6 +267,35 @@ mod tests {
             said.say(index, true, index);
             assert_eq!(said.sent(), Some((1, index)));
         }
+    }
+
+    #[test]
+    fn waiting_in_vain_is_tried_less_and_less() {
+        let mut habit = Habit::new();
+        let mut tries = Vec::new();
+        for entry in 0..20_000_u32 {
+            if habit.waits() {
+                habit.in_vain();
+                tries.push(entry);
+            } else {
+                habit.entry(true, false);
+            }
+        }
+        assert_eq!(tries[..4], [1, 6, 23, 88]);
+        assert_eq!(tries.len(), 10, "{tries:?}");
+    }
+
+    #[test]
+    fn who_waited_well_for_long_is_believed_again() {
+        let mut habit = Habit::new();
+        (0..9).for_each(|_| habit.in_vain());
+        assert_eq!(habit.wanted, WANTED_MAX);
+        (0..WANTED_MAX).for_each(|_| habit.entry(true, false));
+        assert!(habit.waits());
+        (0..TRUSTED).for_each(|_| habit.entry(true, true));
+        assert_eq!(habit.wanted, 1);
+        habit.entry(false, false);
+        assert!(!habit.waits());
     }
 
     #[tokio::test(start_paused = true)]
