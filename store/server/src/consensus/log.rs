@@ -53,6 +53,10 @@ const REPLICATION_BYTES_MAX: usize = 2 << 20;
 /// up and for apply; one that is further behind reads from disk.
 const TAIL_BYTES_MAX: usize = 16 << 20;
 
+/// A leader sends an entry of at most this size to its followers first. To encode a larger one takes
+/// longer than to wake the thread that writes it meanwhile.
+const SMALL_BYTES_MAX: usize = 8 << 10;
+
 /// Counts for the metrics endpoint.
 #[derive(Debug)]
 pub(crate) struct LogStats {
@@ -80,9 +84,6 @@ pub(crate) struct LogStore {
     /// The member whose log it is, and the way of what it appends as a leader.
     leading: Option<(u64, Deferred)>,
 }
-
-/// To encode more for the followers takes longer than to wake the thread that writes it meanwhile.
-const SMALL_BYTES_MAX: usize = 8 << 10;
 
 /// One entry, and a small one.
 fn is_small(request: &Request) -> bool {
