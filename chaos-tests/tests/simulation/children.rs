@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::options::{Mistake, replay};
+use crate::options::{Mistake, folder, replay};
 
 /// Seeds that are run twice.
 const TWICE: u64 = 8;
@@ -56,9 +56,12 @@ fn parse(line: &str) -> Option<([u64; 4], String)> {
     Some((counts, words.next()?.to_owned()))
 }
 
+/// A member that was killed leaves threads which go on writing files, so its folder can be removed
+/// only after its process.
 fn run(job: Job) -> Said {
+    let dir = folder(job.seed).expect("a place for files");
     let mut command = Command::new(std::env::current_exe().expect("this file runs"));
-    command.args(["--seed", &job.seed.to_string()]);
+    command.args(["--seed", &job.seed.to_string()]).arg("--dir").arg(dir.path());
     if let Some(broken) = job.broken {
         command.args(["--broken", broken.name]);
     }

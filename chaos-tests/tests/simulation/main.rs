@@ -8,6 +8,7 @@ mod children;
 mod entropy;
 mod options;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use options::{Mode, Options};
@@ -15,7 +16,18 @@ use pintle_chaos::simulation::{Outcome, Plan, run};
 
 fn main() -> ExitCode {
     match Options::parse(std::env::args().skip(1)) {
-        Ok(Options { mode: Mode::One { seed, print }, broken, .. }) => one(seed, broken, print),
+        Ok(Options { mode: Mode::One { seed, print }, broken, dir: Some(dir), .. }) => {
+            one(seed, broken, print, &dir)
+        }
+        Ok(Options { mode: Mode::One { seed, print }, broken, dir: None, .. }) => {
+            match options::folder(seed) {
+                Ok(dir) => one(seed, broken, print, dir.path()),
+                Err(error) => {
+                    eprintln!("no place for the files of a simulation: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Ok(Options { mode: Mode::Many { from, seeds, whole }, jobs, .. }) => {
             children::judge(from, seeds, whole, jobs)
         }
@@ -27,24 +39,17 @@ fn main() -> ExitCode {
 }
 
 /// Runs a seed in this process.
-fn one(seed: u64, broken: Option<options::Mistake>, print: bool) -> ExitCode {
+fn one(seed: u64, broken: Option<options::Mistake>, print: bool, dir: &Path) -> ExitCode {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
     }
     let plan = Plan::of(seed, broken.map(options::Mistake::broken));
-    let dir = match options::folder(seed) {
-        Ok(dir) => dir,
-        Err(error) => {
-            eprintln!("no place for the files of a simulation: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
     // A thread whose randomness nobody has used yet, whether or not there is logging.
     let simulated = std::thread::scope(|scope| {
         let simulation = || {
             entropy::seed(seed);
-            run(plan, dir.path())
+            run(plan, dir)
         };
         scope.spawn(simulation).join()
     });

@@ -1,7 +1,7 @@
 //! The command line of the simulation.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pintle_chaos::simulation::Broken;
 
@@ -57,13 +57,15 @@ pub(crate) struct Options {
     pub(crate) broken: Option<Mistake>,
     /// Processes at a time.
     pub(crate) jobs: usize,
+    /// An empty folder for the files of one seed; its owner removes it.
+    pub(crate) dir: Option<PathBuf>,
 }
 
 impl Options {
     /// Words without dashes are filters of the usual test harness, which mean nothing here.
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut seed, mut print, mut broken) = (None, false, None);
-        let (mut from, mut seeds) = (0, None);
+        let (mut from, mut seeds, mut dir) = (0, None, None);
         let mut jobs = std::thread::available_parallelism().map_or(2, usize::from);
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
@@ -81,6 +83,10 @@ impl Options {
                     let name = arguments.next().ok_or("--broken needs a name")?;
                     broken = Some(Mistake::named(&name)?);
                 }
+                "--dir" => {
+                    let path = arguments.next().ok_or("--dir needs a folder")?;
+                    dir = Some(PathBuf::from(path));
+                }
                 unknown if unknown.starts_with('-') => {
                     return Err(format!("unknown option {unknown}"));
                 }
@@ -91,7 +97,7 @@ impl Options {
             Some(seed) => Mode::One { seed, print },
             None => Mode::Many { from, seeds: seeds.unwrap_or(SEEDS), whole: seeds.is_none() },
         };
-        Ok(Self { mode, broken, jobs })
+        Ok(Self { mode, broken, jobs, dir })
     }
 }
 
