@@ -17,7 +17,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::authority::MendAuthority;
@@ -45,7 +44,9 @@ enum Flush {
 /// A connection that writes once a turn.
 pub(super) struct Gather<S> {
     inner: MendAuthority<S>,
-    held: BytesMut,
+    held: Vec<u8>,
+    /// How much of what is held was written already.
+    gone: usize,
     flush: Flush,
     /// Bytes that this turn may still write.
     room: usize,
@@ -57,8 +58,8 @@ pub(super) struct Gather<S> {
 
 impl<S> Gather<S> {
     pub(super) fn new(inner: MendAuthority<S>, pings: Pings, marker: Marker) -> Self {
-        let (held, flush, room, refused) = (BytesMut::new(), Flush::Idle, TURN_MAX, false);
-        Self { inner, held, flush, room, pings, marker, refused }
+        let (held, flush, room, refused) = (Vec::new(), Flush::Idle, TURN_MAX, false);
+        Self { inner, held, gone: 0, flush, room, pings, marker, refused }
     }
 }
 
@@ -78,21 +79,48 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
         Poll::Ready(Ok(written))
     }
 
-    fn write_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.held.is_empty() {
+    /// Writes what is held and then `more`, in one system call where the socket has room; the answer is
+    /// how much of `more` was written.
+    fn write_held(
+        &mut self,
+        context: &mut Context<'_>,
+        more: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        while self.gone < self.held.len() {
             let held = std::mem::take(&mut self.held);
-            let written = self.write(context, &[IoSlice::new(&held)]);
+            let part = |at: usize| more.get(at).map_or(&[][..], |buffer| &**buffer);
+            let all = [&held[self.gone..], part(0), part(1)].map(IoSlice::new);
+            let count = if more.is_empty() { 1 } else { all.len() };
+            let written = self.write(context, &all[..count]);
             self.held = held;
             let written = ready!(written)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.held.advance(written);
+            self.gone += written;
         }
+        let written = self.gone - self.held.len();
+        self.held.clear();
+        self.gone = 0;
+        Poll::Ready(Ok(written))
+    }
+
+    /// Gives back memory that an idle connection does not need.
+    fn shrink(&mut self) {
         if self.held.capacity() > IDLE_MAX {
-            self.held = BytesMut::new();
+            self.held = Vec::new();
         }
-        Poll::Ready(Ok(()))
+    }
+
+    fn hold(&mut self, buffers: &[IoSlice<'_>], length: usize) {
+        if self.held.len() + length > self.held.capacity() && length > IDLE_MAX {
+            // More will come: room for all of it at once.
+            self.held.reserve_exact(HELD_MAX - self.held.len());
+        }
+        for buffer in buffers {
+            self.pings.sent(buffer);
+            self.held.extend_from_slice(buffer);
+        }
     }
 }
 
@@ -106,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
     }
 
     fn end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.write_held(context))?;
+        ready!(self.write_held(context, &[]))?;
         ready!(Pin::new(&mut self.inner).poll_flush(context))?;
         Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many pings")))
     }
@@ -153,14 +181,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         let this = &mut *self;
         let length: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         if this.inner.is_http2() && this.held.len() + length <= HELD_MAX {
-            for buffer in buffers {
-                this.pings.sent(buffer);
-                this.held.extend_from_slice(buffer);
-            }
+            this.hold(buffers, length);
             return Poll::Ready(Ok(length));
         }
-        ready!(this.write_held(context))?;
-        let written = ready!(this.write(context, buffers))?;
+        let mut written = ready!(this.write_held(context, buffers))?;
+        if written == 0 {
+            written = ready!(this.write(context, buffers))?;
+        }
         if this.inner.is_http2() {
             let mut rest = written;
             for buffer in buffers {
@@ -186,13 +213,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
             }
             return Poll::Ready(Ok(()));
         }
-        ready!(this.write_held(context))?;
+        ready!(this.write_held(context, &[]))?;
+        this.shrink();
         this.flush = Flush::Idle;
         Pin::new(&mut this.inner).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.write_held(context))?;
+        ready!(self.write_held(context, &[]))?;
         Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
@@ -242,6 +270,15 @@ mod tests {
             }
             self.writes.lock().push(bytes[..taken].to_vec());
             Poll::Ready(Ok(taken))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffers: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
+            self.poll_write(context, &all)
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -306,6 +343,35 @@ mod tests {
         };
         open.shutdown().await.expect("written");
         assert_eq!(socket.writes.lock().concat(), chunk);
+    }
+
+    #[tokio::test]
+    async fn what_was_held_and_what_is_too_much_go_out_together() {
+        let (mut gather, socket) = connection(PREFACE, usize::MAX).await;
+        let mut context = Context::from_waker(Waker::noop());
+        let [small, large] = [vec![1; HELD_MAX - 9], vec![2; 16 << 10]];
+        assert!(Pin::new(&mut gather).poll_write(&mut context, &small).is_ready());
+        let (head, rest) = large.split_at(9);
+        let frame = [IoSlice::new(head), IoSlice::new(rest)];
+        let written = Pin::new(&mut gather).poll_write_vectored(&mut context, &frame);
+        assert!(matches!(written, Poll::Ready(Ok(count)) if count == large.len()));
+        assert_eq!(*socket.writes.lock(), [[small, large].concat()]);
+        assert!(turn(&mut gather, &[]).is_ready());
+        assert_eq!(gather.held.capacity(), 0, "an idle connection keeps little");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_takes_little_at_a_time_gets_everything_in_order() {
+        for room in [1_000, 40 << 10, (64 << 10) + 5] {
+            let (mut gather, socket) = connection(PREFACE, room).await;
+            let pieces = (1..=20).map(|byte| vec![byte; usize::from(byte) * 1_000]);
+            let all: Vec<Vec<u8>> = pieces.collect();
+            for piece in &all {
+                gather.write_all(piece).await.expect("written");
+            }
+            gather.shutdown().await.expect("written");
+            assert_eq!(socket.writes.lock().concat(), all.concat(), "{room}");
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use super::authority::PREFACE;
 
@@ -117,7 +117,7 @@ impl Pings {
     }
 
     /// What to send before the connection is closed; nothing can be said in the middle of a frame.
-    pub(super) fn refusal(&self, out: &mut BytesMut) {
+    pub(super) fn refusal(&self, out: &mut Vec<u8>) {
         if !self.outgoing.is_between() {
             return;
         }
@@ -205,9 +205,9 @@ mod tests {
         let mut pings = Pings::new(5 * SECOND);
         pings.last_stream = 7;
         let said = |pings: &Pings| {
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             pings.refusal(&mut out);
-            out.to_vec()
+            out
         };
         let payload = [&[0, 0, 0, 7, 0, 0, 0, 11], REASON].concat();
         assert_eq!(said(&pings), frame(TYPE_GOAWAY, 0, 0, &payload));
