@@ -2,7 +2,8 @@
 //! twice, and every deliberate mistake, which must be convicted.
 //!
 //! `--seeds N` runs that many (`--from S`: beginning there); `--seed S` replays one and prints its
-//! history when something is wrong, or always with `--print`; `--broken NAME` with a mistake.
+//! history when something is wrong, or always with `--print`; `--broken NAME` with a mistake; `--dir D`
+//! keeps its files in an empty folder that is there.
 
 mod children;
 mod entropy;
